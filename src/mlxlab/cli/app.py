@@ -110,6 +110,16 @@ def report(error: BaseException) -> int:
     return INTERNAL_ERROR
 
 
+def prepare_inference() -> None:
+    """Prepares MLX and its kernels; call it before a module that uses them is imported."""
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.backend.ops.native.activation import activate_for_inference
+
+    activate_for_inference()
+
+
 def print_json(value: object) -> None:
     """Null stands for NaN and infinities, which JSON does not have."""
     print(json.dumps(without_nonfinite(value), allow_nan=False, indent=1))

@@ -110,8 +110,7 @@ def _act(module: str, args: Sequence[str]) -> int | None:
         raise ConfigError(f"{args[0]}: unknown subcommand{suggestion(args[0], names)}")
     target = actions[action]
     names, values = parse_args(args, target, _table("ALIASES", module))
-    home, _, name = target.rpartition(".")
-    function: Any = getattr(importlib.import_module(home), name)
+    function: Any = getattr(importlib.import_module(module), target.rpartition(".")[2])
     code: int | None = function(*names, **values)
     return code
 

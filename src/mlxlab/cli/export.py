@@ -29,7 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from mlxlab.cli.app import print_result
+from mlxlab.cli.app import prepare_inference, print_result
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.schema.constraints import Size
 from mlxlab.terminal.messages import announce
@@ -94,15 +94,11 @@ def quantize(
     bits: dict[str, Any] = {"bits": 4, **options}
     if bits["bits"] is None:
         raise ConfigError("bits=null: expected 2, 3, 4, 5, 6 or 8")
-    from mlxlab import backend
-
     working = announce(f"quantising {run}")
-    backend.prepare()
+    prepare_inference()
     from mlxlab.analysis.quantization import quantize_run
-    from mlxlab.backend.ops.native.activation import activate_for_inference
     from mlxlab.models.options import Quantization
 
-    activate_for_inference()
     quantization = Quantization(**bits)
     with working:
         report = quantize_run(

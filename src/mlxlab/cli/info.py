@@ -52,6 +52,11 @@ ACTIONS = {
     "presets": "presets",
     "tokens": "tokens",
 }
+DATA_OPTIONS = ("text_classification", "table")
+FAMILIES = ("bert", "cnn_hybrid", "transformer")
+SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
+Kind = Literal["classification", "language_modelling"]
+KINDS: dict[str, Kind] = {"classifier": "classification", "LM": "language_modelling"}
 
 
 def info(*overrides: str, run: Path | None = None, json: bool = False) -> None:
@@ -64,43 +69,29 @@ def info(*overrides: str, run: Path | None = None, json: bool = False) -> None:
     if run is None and overrides and os.path.isdir(overrides[0]):
         run = Path(overrides[0])
         overrides = overrides[1:]
-    if run is None:
-        _measure_step(list(overrides), json)
-    elif overrides:
+    if run is not None and overrides:
         raise ConfigError(f"{overrides[0]}: expected no override with run=")
-    else:
-        _describe(run, json)
-
-
-def _measure_step(args: list[str], json: bool) -> None:
     from mlxlab import backend
 
     backend.prepare()
+    if run is not None:
+        from mlxlab.past_runs.run_info import read_info
+
+        refuse_links(run)
+        facts = read_info(run)
+        if json:
+            print(facts.as_json())
+        else:
+            terminal.show(facts.as_text())
+        return
     from mlxlab.config.hydra.compose import compose_checked
     from mlxlab.run.first_step import measure_first_step
 
-    config = compose_checked(args)
+    config = compose_checked(overrides)
     if config["resume"] is not None:
         raise ConfigError("resume=...: info measures a new run; info run=FOLDER describes one")
     step = measure_first_step(config)
     print_result(asdict(step), step.as_text(), json)
-
-
-def _describe(run: Path, json: bool) -> None:
-    from mlxlab import backend
-
-    backend.prepare()
-    from mlxlab.past_runs.run_info import read_info
-
-    refuse_links(run)
-    info = read_info(run)
-    if json:
-        print(info.as_json())
-    else:
-        terminal.show(info.as_text())
-
-
-OPTIONS = ("text_classification", "table")
 
 
 def data(*overrides: str, json: bool = False) -> None:
@@ -124,7 +115,7 @@ def data(*overrides: str, json: bool = False) -> None:
     if option == "table" and not are_columns_typed:
         args.append("data.target=COLUMN")
     config = compose_checked(args)
-    if option not in OPTIONS:
+    if option not in DATA_OPTIONS:
         raise ConfigError(f"data={option}: expected data=text_classification or data=table")
     part = own_data.read_rows(config["data"])
     described: dict[str, Any] = {}
@@ -144,12 +135,6 @@ def data(*overrides: str, json: bool = False) -> None:
     if described:
         lines += ["", *described["messages"]]
     terminal.show("\n".join(lines))
-
-
-FAMILIES = ("bert", "cnn_hybrid", "transformer")
-SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")
-Kind = Literal["classification", "language_modelling"]
-KINDS: dict[str, Kind] = {"classifier": "classification", "LM": "language_modelling"}
 
 
 def presets(

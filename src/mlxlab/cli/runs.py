@@ -106,7 +106,9 @@ def list_runs(
     if not runs and below is None:
         reader = open_reader(uri)
         runs = reader.list_runs(limit=limit, where=filter or "", experiment=experiment, sort=sort)
-        _warn_of_waiting_runs(uri)
+        waiting = Queue(mlflow_destination(uri, None, project_root()), project_root()).entries()
+        if waiting:
+            log.info(f"{len(waiting)} runs are not complete in the store yet: mlxlab runs sync")
     known = {key for run in runs for key in (*run.metrics, *run.params)}
     for key in (*keys, *names, *_split(sort)):
         if mlflow_names.clean(key) not in known:
@@ -128,13 +130,6 @@ def _folders(below: Path | None, asks_store: bool, uri: str | None) -> list[Path
     if asks_store or uri is not None or "MLFLOW_TRACKING_URI" in os.environ:
         return []
     return [project_root() / "outputs", project_root() / "multirun"]
-
-
-def _warn_of_waiting_runs(uri: str | None) -> None:
-    queue = Queue(mlflow_destination(uri, None, project_root()), project_root())
-    waiting = queue.entries()
-    if waiting:
-        log.info(f"{len(waiting)} runs are not complete in the store yet: mlxlab runs sync")
 
 
 def show(run: str, uri: str | None = None, json: bool = False) -> None:

@@ -120,15 +120,11 @@ def _callbacks(stored: Tree, current: Tree) -> Tree:
     """The callbacks that the run has, but for those that train with the settings of the user."""
     callbacks = {}
     for name, node in stored.items():
-        if _trains(node):
+        if _is_ours(node) and str(value_at(node, "_target_")).endswith(TRAINING_CALLBACKS):
             callbacks[name] = deepcopy(node)
         elif name in current:
             callbacks[name] = current[name]
     return callbacks
-
-
-def _trains(node: object) -> bool:
-    return _is_ours(node) and str(value_at(node, "_target_")).endswith(TRAINING_CALLBACKS)
 
 
 def _is_ours(node: object) -> bool:

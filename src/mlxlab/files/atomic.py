@@ -136,7 +136,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-{re.escape(path.name[:100])}")
+    for leftover in leftovers(path.parent):
+        if own.fullmatch(leftover.name):
+            shutil.rmtree(leftover, ignore_errors=True)
     temporary = temporary_name(path)
     try:
         temporary.mkdir()
@@ -151,13 +154,6 @@ def refuse_existing(path: Path) -> None:
     """CannotCreateError if there is anything at this path."""
     if os.path.lexists(path):
         raise CannotCreateError(f"out={path}: exists already; expected the name of a new one")
-
-
-def _remove_leftovers(path: Path) -> None:
-    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-{re.escape(path.name[:100])}")
-    for leftover in leftovers(path.parent):
-        if own.fullmatch(leftover.name):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

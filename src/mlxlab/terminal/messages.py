@@ -18,7 +18,7 @@ from contextlib import (
 )
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO, TypeVar, cast
+from typing import Any, TextIO, TypeVar
 
 from mlxlab.terminal import is_terminal
 from mlxlab.terminal.redact import redact
@@ -131,11 +131,9 @@ class _ClosablePipe:
 @contextmanager
 def survives_closed_pipes() -> Iterator[None]:
     """A reader of standard output or error that ends, as in `| head`, does not end what is inside."""
-    streams = [
-        cast(TextIO, _ClosablePipe(stream)) if stream else stream
-        for stream in (sys.stdout, sys.stderr)
-    ]
-    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+    output: Any = sys.stdout and _ClosablePipe(sys.stdout)
+    errors: Any = sys.stderr and _ClosablePipe(sys.stderr)
+    with redirect_stdout(output), redirect_stderr(errors):
         yield
 
 

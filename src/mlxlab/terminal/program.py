@@ -29,7 +29,9 @@ def display_path(path: Path | str) -> str:
     """A path as a user would write it: relative if it lies in the current folder."""
     path = Path(path)
     folder = Path.cwd()
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+    if path.is_relative_to(folder):
+        path = path.relative_to(folder)
+    return str(path)
 
 
 def resume_command(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from textwrap import wrap
 
 _TABLE = re.compile(r"^\|.*\n\|(?:-+:?\|)+(?:\n\|.*)*", re.MULTILINE)
@@ -28,7 +28,9 @@ def _as_list(table: list[str], width: int, heading: Callable[[str], str]) -> Ite
     bars = [match.start() for match in re.finditer(r"\|", table[1])]  # A cell may contain others.
     head, _, *rows = ([line[a + 1 : b].strip() for a, b in pairwise(bars)] for line in table)
     if len(head) == 2:
-        first, *lines = _pairs([(row[0], row[1]) for row in [head, *rows]], width)
+        column = _column([row[0] for row in [head, *rows]], width)
+        pairs = [hang(name, value, column, width) for name, value in [head, *rows]]
+        first, *lines = chain.from_iterable(pairs)
         yield heading(first)
         yield from lines
         return
@@ -38,12 +40,6 @@ def _as_list(table: list[str], width: int, heading: Callable[[str], str]) -> Ite
         for name, value in zip(head[1:], values, strict=True):
             if value:
                 yield from hang(f"  {name}", value, column, width)
-
-
-def _pairs(rows: list[tuple[str, str]], width: int) -> Iterator[str]:
-    column = _column([name for name, _ in rows], width)
-    for name, value in rows:
-        yield from hang(name, value, column, width)
 
 
 def _column(names: list[str], width: int) -> int:
@@ -73,17 +69,18 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: st
     lines = [[*map(_visible, line)] for line in (head, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     columns = list(zip(widths, align.ljust(len(head), align[-1]), strict=False))
-    row = "".join(f"| {{:{'<' if side == 'l' else '>'}{width}}} " for width, side in columns) + "|"
-    rule = (
-        "".join(f"|{'-' * (width + 1)}{'-' if side == 'l' else ':'}" for width, side in columns)
-        + "|"
-    )
-    return "\n".join([row.format(*lines[0]), rule, *(row.format(*line) for line in lines[1:])])
+    row = ""
+    rule = ""
+    for width, side in columns:
+        if side == "l":
+            row += f"| {{:<{width}}} "
+            rule += f"|{'-' * (width + 2)}"
+        else:
+            row += f"| {{:>{width}}} "
+            rule += f"|{'-' * (width + 1)}:"
+    first, *others = [f"{row}|".format(*line) for line in lines]
+    return "\n".join([first, f"{rule}|", *others])
 
 
 def _visible(text: str) -> str:
-    return (
-        text
-        if text.isprintable()
-        else "".join(char if char.isprintable() else " " for char in text)
-    )
+    return "".join(char if char.isprintable() else " " for char in text)
