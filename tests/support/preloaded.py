@@ -12,27 +12,21 @@ from support.new_stores import copy_databases, use_database
 
 PACKAGES = (
     "analysis",
-    "baselines",
     "callbacks",
-    "cells",
     "checkpoint",
     "cli",
     "config",
     "data",
-    "distributed",
     "evaluation",
     "extensions",
     "inference",
     "models",
-    "ops",
-    "parts",
     "past_runs",
     "run",
     "stats",
     "sweep",
     "tracking",
     "training",
-    "trial",
     "views",
 )
 LIBRARIES = (

@@ -20,7 +20,7 @@ def test_an_extra_is_installed_from_the_checkout_where_there_is_one(extra, tmp_p
 
 
 def test_an_extra_of_an_installed_package_is_installed_by_its_name(tmp_path, monkeypatch):
-    module = tmp_path / "site-packages" / "mlxlab" / "program.py"
+    module = tmp_path / "site-packages" / "mlxlab" / "terminal" / "program.py"
     module.parent.mkdir(parents=True)
     shutil.copy(program.__file__, module)
     monkeypatch.setattr(program, "__file__", str(module))

@@ -15,7 +15,7 @@ def in_notebook() -> bool:
 
 def install_command(extra: str = "") -> str:
     """The command that installs mlxlab with an extra: from its checkout where it runs from one, else by its name."""
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     package = "mlxlab"
     option = ""
     if (checkout / "pyproject.toml").is_file():
