@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -110,20 +109,16 @@ def project(tmp_path):
     return tmp_path
 
 
-def run_own(project: Path, args: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+def run_own(project, args, **variables):
     args = [arg.replace("{cwd}", str(project)) for arg in args]
     return run(*args, folder=project, **variables)
 
 
-def run_stock(project: Path, args: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    args = [arg.replace("{cwd}", str(project)) for arg in args]
+def run_stock(project, args, **variables):
+    command = [sys.executable, "app.py", *(arg.replace("{cwd}", str(project)) for arg in args)]
+    env = environment(HYDRA_FULL_ERROR="1", **variables)
     return subprocess.run(
-        [sys.executable, "app.py", *args],
-        cwd=project,
-        env=environment(HYDRA_FULL_ERROR="1", **variables),
-        capture_output=True,
-        text=True,
-        timeout=300,
+        command, cwd=project, env=env, capture_output=True, text=True, timeout=300
     )
 
 

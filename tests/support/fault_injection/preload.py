@@ -61,7 +61,8 @@ def import_all(packages: Sequence[str], modules: Sequence[str]) -> None:
     for name in packages:
         package = importlib.import_module(f"mlxlab.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"mlxlab.{name}."):
-            importlib.import_module(module.name)
+            with suppress(ModuleNotFoundError):  # It needs an extra.
+                importlib.import_module(module.name)
     for name in modules:
         importlib.import_module(name)
 
