@@ -11,14 +11,10 @@ from support.processes import run, tiny_overrides
     [
         ("trainer/loss=weighted trainer.loss.class_weights=[1,2,3]", 2, "expected 2 weights, one"),
         ("trainer/loss=mse", 2, "trainer.loss: expected a loss for the task classification (auto"),
-        ("trainer.max_steps=null trainer.schedule.warmup=100000", 2, "longer than the run of"),
         ("model.position_embedding=rope model.num_heads=32", 2, "even head dimension"),
         ("model.pretrained=nowhere/at/all", 66, "no such folder"),
         ("callbacks.csv.path=../../x.csv", 77, "outside the run folder"),
-        ("trainer=optimized trainer.step.accumulate=1000", 2, "1000 micro-batches of a batch of"),
         ("trainer.parallel=data", 2, "expected a process of `launch nproc=...`"),
-        ("trainer.parallel=fsdp", 2, "expected a process of `launch nproc=...`"),
-        ("trainer.parallel=tensor", 2, "expected one of none, data, fsdp, got tensor"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_without_a_run_folder(

@@ -52,7 +52,6 @@ PRINTED = {
     "++key adds or changes": ["++tags.x=1", "++seed=4"],
     "~key deletes": ["~callbacks.progress_bar"],
     "quoting": ["name='a, b: c'", '+tags={for: "x y"}'],
-    "a config that is incomplete": ["data=text_classification"],
     "-p": ["-p", "trainer.optimizer"],
     "--resolve": ["--resolve", "name=${data.batch_size}"],
     "an option of a group in a group": ["trainer/schedule=linear"],
@@ -64,7 +63,6 @@ PRINTED = {
 }
 HABITS = {
     **{name: Habit(["--cfg", "job", *args], prints=True) for name, args in PRINTED.items()},
-    "--cfg job": Habit(["--cfg", "job"], prints=True),
     "--cfg hydra -p": Habit(["--cfg", "hydra", "-p", "hydra.job"], prints=True),
     "--cfg all -p": Habit(["--cfg", "all", "-p", "trainer"], prints=True),
     "--info defaults-tree": Habit(["--info", "defaults-tree"], prints=True),
@@ -81,9 +79,6 @@ HABITS = {
         [*SHORT, "hydra.run.dir=named/${hydra:runtime.choices.model}-${hydra:job.name}"],
         makes="named/bert-train",
     ),
-    "hydra.job.chdir=true": Habit(
-        [*SHORT, "hydra.job.chdir=true", "hydra.run.dir=run"], makes="run/.hydra"
-    ),
     "hydra.output_subdir": Habit(
         [*SHORT, "hydra.output_subdir=h", "hydra.run.dir=run"], makes="run/h/config.yaml"
     ),
@@ -93,7 +88,6 @@ HABITS = {
     "hydra/job_logging=colorlog": Habit(
         [*SHORT, "hydra/job_logging=colorlog"], makes="train.log", says="INFO"
     ),
-    "a log in the run folder": Habit([*SHORT, "hydra.run.dir=run"], makes="run/train.log"),
 }
 
 

@@ -80,6 +80,7 @@ seed=1,2 -> put -m in front
 name={_target_:mlxlab.models.bert.Bert} -> expected text or null
 callbacks.growth.operations=[{id: a, op: widen, when: {or_steps: 1}}] -> callbacks.growth.operations.0.feed_forward: missing; expected a whole number >= 1
 tags=[1] -> Cannot merge DictConfig with ListConfig
+trainer.parallel=tensor -> expected one of none, data, fsdp, got tensor
 --confg=job -> --confg: unknown flag; did you mean --cfg?
 --epochs=5 -> --epochs: unknown flag
 --gpu -> --gpu: unknown flag
@@ -270,6 +271,8 @@ def test_conflicts_between_keys_are_refused(line):
     lm = ["data=streaming", "model=transformer"]
     assert "expected trainer=distill" in line.refuses(*lm, "trainer.teachers=[outputs/t]")
     assert "num_kv_heads=3: 3 key-value" in line.refuses(lm[1], "model.num_kv_heads=3")
+    micro = ["trainer=optimized", "trainer.step.accumulate=1000"]
+    assert "1000 micro-batches of a batch of" in line.refuses(*micro)
     for betas in ("[0.9]", "[0.9,0.99,0.999]"):
         assert "of length <= 2" in line.refuses(f"trainer.optimizer.betas={betas}")
 

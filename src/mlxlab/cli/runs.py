@@ -65,11 +65,9 @@ ACTIONS = {
     "sync": "sync",
 }
 ALIASES = {"in": "below"}
-
-
-log = logging.getLogger(__name__)
-
+MAX_RUNS = 100_000
 Limit = Annotated[int, Ge(1), Le(100_000)]
+log = logging.getLogger(__name__)
 
 
 def list_runs(
@@ -176,9 +174,6 @@ def _as_json(run: RunRow) -> dict[str, object]:
 
 def _split(text: str | None) -> list[str]:
     return [key for key in (text or "").split(",") if key]
-
-
-MAX_RUNS = 100_000
 
 
 def experiments(uri: str | None = None, json: bool = False) -> None:

@@ -147,7 +147,10 @@ def rank(values: np.ndarray, *, minimised: bool, shared_rows: float = 0.0) -> Ra
     blocks = _common_seeds(values)
     paired = bool(blocks.any())
     if paired:
-        without_seeds = _without_seed_effects(scores.values, blocks)
+        common = scores.values[:, blocks]
+        complete = common[np.isfinite(common).all(axis=1)]
+        # Leave out what each seed adds to all configurations that have all of them.
+        without_seeds = common - (complete.mean(axis=0) - complete.mean())
         noise = estimate_noise(without_seeds, int(blocks.sum()) - 1, resolution)
         compared = _Scores(without_seeds, noise, shared_rows)
 
@@ -155,7 +158,8 @@ def rank(values: np.ndarray, *, minimised: bool, shared_rows: float = 0.0) -> Ra
     order = np.argsort(-means, kind="stable")
     best = order[0]
     p = _p_of_leads(compared, means, best)
-    margins = _margins(scores)
+    errors = np.sqrt(scores.variances_of_means)
+    margins = np.where(scores.counts > 1, t_quantile(scores.noise.degrees) * errors, np.nan)
     standings = _standings(p, compared.counts, best)
     entries = tuple(
         RankedConfiguration(
@@ -199,13 +203,6 @@ def _common_seeds(values: np.ndarray) -> np.ndarray:
     return np.zeros_like(common)
 
 
-def _without_seed_effects(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """The results of some seeds, less what each seed adds to all configurations that have all of them."""
-    common = values[:, seeds]
-    complete = common[np.isfinite(common).all(axis=1)]
-    return common - (complete.mean(axis=0) - complete.mean())
-
-
 def _p_of_leads(scores: _Scores, means: np.ndarray, best: int) -> np.ndarray:
     """The p of the lead of the best configuration over each other one; NaN if the noise is unknown."""
     leads = means[best] - means
@@ -215,12 +212,6 @@ def _p_of_leads(scores: _Scores, means: np.ndarray, best: int) -> np.ndarray:
     p = np.where(errors == 0, leads == 0, p)
     p[best] = np.nan
     return p
-
-
-def _margins(scores: _Scores) -> np.ndarray:
-    """Half the width of the confidence interval of each mean; NaN of a single value."""
-    errors = np.sqrt(scores.variances_of_means)
-    return np.where(scores.counts > 1, t_quantile(scores.noise.degrees) * errors, np.nan)
 
 
 def _standings(p: np.ndarray, counts: np.ndarray, best: int) -> list[Standing]:
