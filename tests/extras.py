@@ -24,8 +24,8 @@ from pathlib import Path
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.command import parse_args
 from mlxlab.errors import ConfigError, ServiceUnavailableError
-from mlxlab.terminal.markdown import markdown_table
 from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {  # extra: what its tests import
@@ -38,37 +38,25 @@ MODULES = {  # extra: what its tests import
     "wandb": ("wandb",),
     "zoo": ("mlx_lm",),
 }
-NO_FEATURE = {
-    "cpu",
-    "cuda",
-    "dev",
-    "interop",
-    "tables",
-}  # the backend of MLX, tools of the tests, data of benchmarks
+# The backend of MLX, tools of the tests, data of benchmarks.
+NO_FEATURE = {"cpu", "cuda", "dev", "interop", "tables"}
 QUICK = ("experiment=quick", "hydra.run.dir=quick")
 TOOLS = ("pytest", "pytest-xdist")  # the options of pytest in pyproject.toml name both
 
 
 def feature_extras() -> set[str]:
     """The extras of pyproject.toml that add a feature."""
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    return set(declared) - NO_FEATURE
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return set(project["optional-dependencies"]) - NO_FEATURE
 
 
 def files_using(extra: str) -> list[str]:
     """Tests that import a module of the extra, or skip without it, and those that its other versions may break."""
     names = "|".join(MODULES[extra])
-    imports = re.compile(
-        rf"^\s*(?:.*importorskip\(\s*[\"']|import |from )(?:{names})\b", re.MULTILINE
-    )
-    files = [
-        path
-        for path in sorted((ROOT / "tests").rglob("test_*.py"))
-        if imports.search(path.read_text())
-    ]
-    return [str(path.relative_to(ROOT)) for path in files]
+    statement = rf"^\s*(?:.*importorskip\(\s*[\"']|import |from )(?:{names})\b"
+    imports = re.compile(statement, re.MULTILINE)
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in files if imports.search(path.read_text())]
 
 
 @dataclass(frozen=True)
@@ -95,12 +83,12 @@ def read_report(path: Path) -> Outcome:
 def faults(extra: str, result: Outcome) -> list[str]:
     """Why the tests of an installed extra do not count as passed."""
     missing = re.compile(rf"\b(?:extra {extra}|{'|'.join(MODULES[extra])})\b|\[{extra}\]")
-    skipped = [
-        f"skipped with the extra installed: {reason}"
-        for reason in result.skips
-        if missing.search(reason)
-    ]
-    return [*result.failures, *skipped, *([] if result.num_passed else ["no test ran"])]
+    found = list(result.failures)
+    for reason in filter(missing.search, result.skips):
+        found.append(f"skipped with the extra installed: {reason}")
+    if not result.num_passed:
+        found.append("no test ran")
+    return found
 
 
 def check_extras(only: str | None = None) -> int:
@@ -122,11 +110,8 @@ def check_extras(only: str | None = None) -> int:
             row, found = _check(extra, Path(folder))
         rows.append(row)
         problems += [f"{extra}: {fault}" for fault in found]
-    print(
-        markdown_table(
-            ["extra", "installed in", "quick experiment", "tests passed", "failed", "skipped"], rows
-        )
-    )
+    head = ["extra", "installed in", "quick experiment", "tests passed", "failed", "skipped"]
+    print(markdown_table(head, rows))
     print("\n".join(problems), file=sys.stderr)
     return 1 if problems else 0
 
@@ -136,36 +121,21 @@ def _check(extra: str, folder: Path) -> tuple[list[str], list[str]]:
     python = folder / "env" / "bin" / "python"
     venv.create(folder / "env", with_pip=True)
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    installing = seconds(
-        partial(
-            call,
-            f"{extra}: pip install",
-            *pip,
-            "install",
-            "--no-compile",
-            f"{ROOT}[cpu,{extra}]",
-            *TOOLS,
-        )
-    )
+    install = [*pip, "install", "--no-compile", f"{ROOT}[cpu,{extra}]", *TOOLS]
+    installing = seconds(partial(call, f"{extra}: pip install", *install))
     call(f"{extra}: pip check", *pip, "check")
     command = [python, "-m", "mlxlab", "train", *QUICK]
     training = seconds(partial(call, f"{extra}: quick experiment", *command, folder=folder))
     report = folder / "report.xml"
-    options = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={report}",
-        f"--basetemp={folder / 'tests'}",
-    ]
+    options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    options.append(f"--basetemp={folder / 'tests'}")
     subprocess.run([python, "-m", "pytest", *options, *files_using(extra)], cwd=ROOT, check=False)
     result = read_report(report)
     for reason, count in result.skips.items():
         print(f"{extra}: {count} skipped: {reason}", file=sys.stderr)
     counts = (result.num_passed, len(result.failures), result.skips.total())
-    return [extra, f"{installing:.0f} s", f"{training:.0f} s", *map(str, counts)], faults(
-        extra, result
-    )
+    row = [extra, f"{installing:.0f} s", f"{training:.0f} s", *map(str, counts)]
+    return row, faults(extra, result)
 
 
 def seconds(action: Callable[[], object]) -> float:

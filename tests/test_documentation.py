@@ -31,22 +31,27 @@ SMALL = [
 ]
 
 
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
 def anchors(page):
     """Those of the headings, as code hosts and the site make them, and those in HTML."""
-    text = page.read_text(encoding="utf-8")
-    headings = re.findall(
-        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.DOTALL), re.M
-    )
+    text = read(page)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", prose, re.M)
     plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
     slugs = [re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain]
     return {*slugs, *re.findall(r'<a id="([^"]+)">', text)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_to_files_and_their_anchors(page):
-    for link, anchor in re.findall(
-        r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")
-    ):
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", read(page)):
         if "://" not in link and (link or anchor):
             target = page.parent / link if link else page
             assert target.exists(), link
@@ -61,23 +66,17 @@ def unquoted_patterns(line):
     """
     command = re.match(r"""(?:'[^']*'|"[^"]*"|(?<!\s)#|[^'"#])*""", line)
     assert command is not None
-    words = [
-        *re.sub(r"""'[^']*'|"[^"]*\"""", "", command[0]).split(),
-        *line[command.end() :].split(),
+    unquoted = re.sub(r"""'[^']*'|"[^"]*\"""", "", command[0])
+    words = f"{unquoted} {line[command.end() :]}".split()
+    allowed = re.compile(r"\[|[^=?\[]*/[^=?\[]*")
+    return [
+        word for word in words if re.search(r"[?*\[]|^~\w", word) and not allowed.fullmatch(word)
     ]
-    paths = [
-        word for word in words if "/" in word and "=" not in word and not re.search(r"[?\[]", word)
-    ]
-    return [word for word in words if re.search(r"[?*\[]|^~\w", word) and word not in (*paths, "[")]
 
 
-@pytest.mark.parametrize(
-    "page", [*PAGES, *EXAMPLES], ids=lambda page: page.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=name_of)
 def test_commands_can_be_pasted_into_zsh(page):
-    for block in re.findall(
-        r"^ *```sh\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.DOTALL
-    ):
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", read(page), re.M | re.DOTALL):
         assert [line for line in block.splitlines() if unquoted_patterns(line)] == []
 
 
@@ -100,20 +99,15 @@ def test_patterns_of_a_shell_are_recognised(line, words):
     assert unquoted_patterns(line) == words
 
 
-@pytest.mark.parametrize(
-    "file", [*PAGES, *CONFIGS], ids=lambda file: file.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize("file", [*PAGES, *CONFIGS], ids=name_of)
 def test_modules_that_are_run_exist(file):
-    for name in re.findall(
-        r"python -m ((?:benchmarks|tests)(?:\.\w+)*)",
-        file.read_text(encoding="utf-8"),
-    ):
+    for name in re.findall(r"python -m ((?:benchmarks|tests)(?:\.\w+)*)", read(file)):
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
 
 
 def test_the_page_on_config_groups_names_every_group_and_option():
-    text = (ROOT / "docs" / "reference" / "config_groups.md").read_text(encoding="utf-8")
+    text = read(ROOT / "docs" / "reference" / "config_groups.md")
     options = {file.relative_to(ROOT / "conf").with_suffix("") for file in CONFIGS}
     options -= {Path("train"), Path("hydra/sweeper/paired")}  # the latter is chosen by `trial`
     for group in {option.parent for option in options}:
@@ -123,7 +117,7 @@ def test_the_page_on_config_groups_names_every_group_and_option():
 
 
 def test_every_page_is_in_the_navigation_of_the_site():
-    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    nav = read(ROOT / "mkdocs.yml").partition("\nnav:")[2]
     listed = re.findall(r"([\w/]+\.md)", nav)
     assert len(listed) == len(set(listed))
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
@@ -134,7 +128,7 @@ def test_every_page_is_in_the_navigation_of_the_site():
 
 def test_the_architecture_page_names_existing_modules():
     package = ROOT / "src" / "mlxlab"
-    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    text = read(ROOT / "docs" / "explanation" / "architecture.md")
     for name in re.findall(r"`([a-z_/]+\.py)`", text):
         matches = [*package.rglob(name), *ROOT.glob(name)]
         assert matches, name
@@ -149,7 +143,7 @@ def test_the_table_of_packages_names_what_is_in_them():
         file.relative_to(package).with_suffix(""): file.read_text()
         for file in package.rglob("*.py")
     }
-    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    text = read(ROOT / "docs" / "explanation" / "architecture.md")
     table = text.split("| package | content |")[1]
     rows = [
         re.findall(r"`([^`]+)`", row)
@@ -182,7 +176,7 @@ def test_the_architecture_page_draws_the_layers_that_are_enforced():
     assert spec.loader is not None
     architecture = module_from_spec(spec)
     spec.loader.exec_module(architecture)
-    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    text = read(ROOT / "docs" / "explanation" / "architecture.md")
     drawing = text.split("## Layers")[1].split("```")[1]
     drawn = [
         set(re.findall(r"[a-z_]{3,}", re.sub(r"\(.*\)", "", line)))
@@ -194,37 +188,28 @@ def test_the_architecture_page_draws_the_layers_that_are_enforced():
 
 @pytest.mark.parametrize(
     "choice",
-    [
-        "data=titanic data.source=synthetic",
-        "data=streaming data/order=measured trainer=optimized",
-    ],
+    ["data=titanic data.source=synthetic", "data=streaming data/order=measured trainer=optimized"],
 )
 def test_every_logged_metric_is_documented(choice, tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "start_uploading", lambda _address: False)
     text = tmp_path / "text.jsonl"
-    text.write_text(
-        "".join(json.dumps({"text": f"Number {n} follows {n - 1}."}) + "\n" for n in range(3000))
-    )
+    rows = [json.dumps({"text": f"Number {n} follows {n - 1}."}) for n in range(3000)]
+    text.write_text("\n".join(rows))
     tracking = [f"tracking.uri=sqlite:///{tmp_path}/store.db", "tracking.wait=0"]
     args = [*choice.split(), *SMALL, f"hydra.run.dir={tmp_path}/run", *tracking]
     if "streaming" in choice:
         args += [f"data.source={text}", "data.seq_len=16", "data.batch_size=4"]
     assert main(args) == 0
-    documented = set(
-        re.findall(
-            r"`([a-z0-9_]+/[a-z0-9_]+)`", (ROOT / "docs" / "reference" / "metrics.md").read_text()
-        )
-    )
-    records = [
-        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
-    ]
+    page = read(ROOT / "docs" / "reference" / "metrics.md")
+    documented = set(re.findall(r"`([a-z0-9_]+/[a-z0-9_]+)`", page))
+    records = map(json.loads, read(tmp_path / "run" / "journal.jsonl").splitlines())
     logged = {key for record in records for key in record.get("m", {})}
     assert logged
     assert logged <= documented
 
 
 def test_the_citation_names_the_version():
-    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    text = read(ROOT / "CITATION.cff")
     assert re.findall(r"^version: (.+)$", text, re.M) == [mlxlab.__version__]
 
 
@@ -235,7 +220,7 @@ def train_commands():
 
 def all_train_commands():
     for page in PAGES:
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        text = read(page).replace("\\\n", " ")
         for line in re.findall(r"^scripts/train\.py (.*)$", text, re.M):
             args = shlex.split(line.removesuffix(" &"), comments=True)
             if "# exit code" not in line and "--help" not in args:
@@ -261,15 +246,10 @@ def test_every_documented_training_command_composes(args, monkeypatch):
             pytest.importorskip(f"hydra_plugins.{package}")
     if any(arg.startswith("--config-dir") for arg in args):
         pytest.skip("has a test of its own that makes the folder")
-    is_search = "hydra/sweeper=search" in args
-    if (
-        "-m" in args or any(arg.startswith("sweep=") for arg in args)
-    ) and not is_search:  # the first job of the sweep
-        args = [
-            re.sub(r"=(?:range\((\d+)\)|([^\[{,]+),.*)", lambda m: f"={m[2] or 0}", arg)
-            for arg in args
-        ]
-    if not is_search:
+    if "hydra/sweeper=search" not in args:
+        if "-m" in args or any(arg.startswith("sweep=") for arg in args):  # the first job
+            several = re.compile(r"=(?:range\((\d+)\)|([^\[{,]+),.*)")
+            args = [several.sub(lambda m: f"={m[2] or 0}", arg) for arg in args]
         args = [arg for arg in args if arg != "-m"]
     monkeypatch.setattr(entry, "resumed_choices", lambda _: RESUMED)
     checked_config([*entry.resumed_options(args), *args])
@@ -278,17 +258,15 @@ def test_every_documented_training_command_composes(args, monkeypatch):
 @pytest.mark.parametrize("page", [ROOT / "README.md", *TRAINING_PAGES], ids=lambda page: page.stem)
 def test_the_commands_of_a_page_can_be_pasted_in_order(page):
     """Each file or run folder that a command reads is made by an earlier one, except in the block on a user's own."""
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = read(page).replace("\\\n", " ")
     made, num_uses = set(), 0
     for before, block in re.findall(r"([^\n]*)\n\n```sh\n(.*?)```", text, re.DOTALL):
         for line in () if before == "With files of your own:" else block.splitlines():
             command = line.partition(" #")[0]
-            used = re.findall(
-                r"(?<![\w./])(?:outputs/\w+|\w+\.(?:csv|txt|jsonl|parquet|gguf)\b)", command
-            )
-            made |= set(
-                re.findall(r"(?:hydra\.run\.dir=|output=|\bout=|^cp \S+ |> )(\S+)", command)
-            )
+            files = r"(?<![\w./])(?:outputs/\w+|\w+\.(?:csv|txt|jsonl|parquet|gguf)\b)"
+            used = re.findall(files, command)
+            outputs = r"(?:hydra\.run\.dir=|output=|\bout=|^cp \S+ |> )(\S+)"
+            made |= set(re.findall(outputs, command))
             assert set(used) <= made, line
             num_uses += len(used)
     assert num_uses >= (12 if page.stem == "README" else 2)
@@ -301,8 +279,8 @@ def command_lines(text):
 
 
 def test_own_files_become_predictions_by_the_commands_of_the_page(tmp_path, monkeypatch):
-    section = (ROOT / "docs" / "how_to" / "training" / "own_data.md").read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = read(ROOT / "docs" / "how_to" / "training" / "own_data.md")
+    readme = read(ROOT / "README.md")
     shutil.copy(ROOT / "src/mlxlab/data/titanic/titanic.csv", tmp_path / "my.csv")
     monkeypatch.chdir(tmp_path)
     tiny = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
@@ -318,7 +296,7 @@ def test_own_files_become_predictions_by_the_commands_of_the_page(tmp_path, monk
             settings = [each for each in settings if not each.startswith(sizes)]
         done = run_here(*args, *settings, script=name)
         assert done.returncode == 0, done.stderr
-    tutorial = (ROOT / "docs" / "tutorials" / "your_csv.md").read_text(encoding="utf-8")
+    tutorial = read(ROOT / "docs" / "tutorials" / "your_csv.md")
     heading = re.search(r"^PassengerId,label.*$", tutorial, re.M)
     assert heading is not None
     assert (tmp_path / "predictions.csv").read_text().startswith(f"{heading[0]}\n1,")

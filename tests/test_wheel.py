@@ -1,6 +1,5 @@
 """The wheel, in a fresh environment outside the checkout: the same programs, the same conf/."""
 
-import os
 import subprocess
 import sys
 import sysconfig
@@ -32,10 +31,8 @@ def sdist(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wheel(sdist):
     """The wheel that is built from the sdist, as an installer would."""
-    call(
-        [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", sdist.parent, sdist],
-        sdist.parent,
-    )
+    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", sdist.parent, sdist]
+    call([*PIP, *build], sdist.parent)
     (path,) = sdist.parent.glob("*.whl")
     return path
 
@@ -73,24 +70,9 @@ def mlxlab(folder, *args):
 def test_the_sdist_holds_what_is_needed_to_build_test_and_read(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {
-        "LICENSE",
-        "README.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "docs/explanation/log.md",
-        ".ci/run",
-        "mkdocs.yml",
-    } <= names
-    for folder in (
-        "src",
-        "conf",
-        "scripts",
-        "tests",
-        "benchmarks",
-        "docs",
-        "examples",
-    ):
+    single = {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", ".ci/run", "mkdocs.yml"}
+    assert single <= names
+    for folder in ("src", "conf", "scripts", "tests", "benchmarks", "docs", "examples"):
         assert {str(path.relative_to(ROOT)) for path in files_of(folder)} <= names
     assert not [name for name in names if IGNORED & set(name.split("/"))]
 
@@ -106,14 +88,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     files = package | {f"mlxlab/{path.relative_to(ROOT)}" for path in files_of("conf")}
     assert files == {name for name in names if name.startswith("mlxlab/")}
     suffixes = {Path(name).suffix for name in files}
-    assert {
-        ".typed",
-        ".csv",
-        ".cpp",
-        ".h",
-        ".html",
-        ".yaml",
-    } <= suffixes  # data, kernels, reports
+    assert {".typed", ".csv", ".cpp", ".h", ".html", ".yaml"} <= suffixes
     assert not [name for name in names if "benchmark" in name or "test" in name]
 
 
@@ -137,15 +112,9 @@ def test_the_installed_package_is_imported_not_the_checkout(installed):
 
 
 def test_the_wheel_has_the_same_conf_and_help(installed):
-    help_of_checkout = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ,
-    ).stdout
-    help_of_wheel = mlxlab(installed, "train", "--help")
-    assert help_of_wheel == help_of_checkout
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]
+    of_checkout = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert mlxlab(installed, "train", "--help") == of_checkout
     library = installed / "env" / "lib"
     names = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     conf = next(library.glob("python*/site-packages/mlxlab/conf"))
@@ -153,7 +122,6 @@ def test_the_wheel_has_the_same_conf_and_help(installed):
 
 
 def test_the_wheel_declares_the_program(installed):
-    entry = next(
-        (installed / "env" / "lib").glob("python*/site-packages/mlxlab-*/entry_points.txt")
-    )
+    library = installed / "env" / "lib"
+    entry = next(library.glob("python*/site-packages/mlxlab-*/entry_points.txt"))
     assert "mlxlab = mlxlab.cli.main:main" in entry.read_text()

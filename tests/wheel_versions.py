@@ -23,8 +23,8 @@ from tests.extras import ROOT, call, seconds
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.command import parse_args
 from mlxlab.errors import ConfigError, InputNotFoundError
-from mlxlab.terminal.markdown import markdown_table
 from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.tables import markdown_table
 
 TRAIN = ("train", "experiment=quick", "hydra.run.dir=quick")
 COMMANDS = (
@@ -73,10 +73,7 @@ def check_versions(only: str | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="mlxlab-wheel-") as folder:
         call("build", sys.executable, "-m", "hatchling", "build", "-d", folder)
         (wheel,) = Path(folder).glob("*.whl")
-        rows = [
-            _check(version, python, wheel, Path(folder) / version)
-            for version, python in pythons.items()
-        ]
+        rows = [_check(each, pythons[each], wheel, Path(folder) / each) for each in pythons]
     print(markdown_table(["Python", "installed in", "quick experiment", "final state"], rows))
     return 0 if len({final_state for *_, final_state in rows}) == 1 else 1
 
@@ -87,10 +84,8 @@ def _check(version: str, python: Path, wheel: Path, folder: Path) -> list[str]:
     call(f"{version}: environment", python, "-m", "venv", env)
     empty.mkdir()
     pip = [env / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    install = partial(
-        call, f"{version}: pip install", *pip, "install", f"{wheel}[cpu]", folder=empty
-    )
-    installing = seconds(install)
+    install = [*pip, "install", f"{wheel}[cpu]"]
+    installing = seconds(partial(call, f"{version}: pip install", *install, folder=empty))
     call(f"{version}: pip check", *pip, "check")
     program = env / "bin" / "mlxlab"
     output: list[str] = []

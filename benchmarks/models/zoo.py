@@ -21,8 +21,8 @@ from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.zoo.architectures import architectures
 from mlxlab.schema.constraints import Size
-from mlxlab.terminal.markdown import markdown_table
 from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.tables import markdown_table
 
 CONFIGS = Path(__file__).with_name("zoo_configs.json")  # a tiny config.json of each architecture
 EXPECTED = Path(__file__).with_name("zoo_expected.json")  # those that do not pass every column

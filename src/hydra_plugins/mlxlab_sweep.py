@@ -27,7 +27,7 @@ class MlxlabSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if "mlxlab.config.hydra.compose" not in sys.modules:
             return  # This is another Hydra program of the same environment.
-        from mlxlab.config.plugins import search_folders
+        from mlxlab.config.paths import search_folders
 
         for provider, folder in search_folders().items():
             search_path.append(provider, f"{ConfigFiles.scheme()}://{folder}")

@@ -48,10 +48,8 @@ def run(tmp_path_factory):
 
 
 def test_importing_the_package_imports_nothing_else(tmp_path):
-    done = fresh_process(
-        "import sys; before = {*sys.modules}; import mlxlab; print({*sys.modules} - before)",
-        tmp_path,
-    )
+    code = "import sys; before = {*sys.modules}; import mlxlab; print({*sys.modules} - before)"
+    done = fresh_process(code, tmp_path)
     assert done.stdout == "{'mlxlab'}\n", done.stderr
 
 
@@ -117,10 +115,8 @@ def test_a_model_answers_as_the_command_does(run, tmp_path):
     answers = model.predict(DICTS)
     (tmp_path / "rows.csv").write_text(csv_text(ROWS))
     output = tmp_path / "out.jsonl"
-    assert (
-        predict_command([f"run={run.folder}", f"input={tmp_path / 'rows.csv'}", f"output={output}"])
-        == 0
-    )
+    args = [f"run={run.folder}", f"input={tmp_path / 'rows.csv'}", f"output={output}"]
+    assert predict_command(args) == 0
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert [{"row": number, **answer} for number, answer in enumerate(answers, 1)] == lines
     frame = pd.DataFrame(DICTS, index=[f"p{row.id}" for row in ROWS])
@@ -132,9 +128,8 @@ def test_a_model_answers_as_the_command_does(run, tmp_path):
 
 
 def test_an_ensemble_predicts_the_mean_of_its_members(run, tmp_path):
-    save_ensemble(
-        tmp_path, [run.folder, run.folder / "checkpoints" / "step-00000004"], "probabilities"
-    )
+    last = run.folder / "checkpoints" / "step-00000004"
+    save_ensemble(tmp_path, [run.folder, last], "probabilities")
     members = [mlxlab.load(run.folder, name).predict(DICTS) for name in ("best", "last")]
     mean = np.mean([[row["probability_died"] for row in member] for member in members], axis=0)
     ensemble = [row["probability_died"] for row in mlxlab.load(tmp_path).predict(DICTS)]
@@ -163,17 +158,9 @@ def test_texts_become_vectors_of_length_1(run):
 
 def test_a_language_model_continues_texts(tmp_path):
     (tmp_path / "text.txt").write_text("".join(f"One fish, {n} fish.\n" for n in range(300)))
-    settings = [
-        "model=transformer",
-        "data=streaming",
-        f"data.source={tmp_path / 'text.txt'}",
-        "data.seq_len=32",
-    ]
-    settings += [
-        "data.tokenizer.vocab_size=300",
-        "data.reading.document_unit=line",
-        "data.valid_fraction=0.1",
-    ]
+    settings = ["model=transformer", "data=streaming", f"data.source={tmp_path / 'text.txt'}"]
+    settings += ["data.seq_len=32", "data.tokenizer.vocab_size=300", "data.valid_fraction=0.1"]
+    settings.append("data.reading.document_unit=line")
     tiny = [setting for setting in TINY if "baselines" not in setting]
     run = mlxlab.train(mlxlab.compose(*tiny, *settings, f"hydra.run.dir={tmp_path / 'lm'}"))
     model = mlxlab.load(run.folder)
@@ -196,10 +183,8 @@ def test_training_in_another_thread_leaves_signals_alone(tmp_path):
 def test_an_interrupted_run_says_where_it_is():
     error = RunInterrupted("stopped at step 3", 2)
     error.add_note("run folder: outputs/x")
-    assert error._render_traceback_() == [
-        "RunInterrupted: stopped at step 3",
-        "run folder: outputs/x",
-    ]
+    lines = ["RunInterrupted: stopped at step 3", "run folder: outputs/x"]
+    assert error._render_traceback_() == lines
 
 
 INTERRUPT = """
@@ -241,17 +226,11 @@ class Misspelt(Watcher):
     def on_stepp(self, context, state, result): ...
 
 
-def test_a_callback_object_sees_every_step(tmp_path):
+@pytest.mark.parametrize("is_list", [True, False])
+def test_callback_objects_or_one_see_every_step(tmp_path, is_list):
     watcher = Watcher()
     config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'run'}")
-    mlxlab.train(config, callbacks=[watcher])
-    assert watcher.steps == 4
-
-
-def test_one_callback_needs_no_list(tmp_path):
-    watcher = Watcher()
-    config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'run'}")
-    mlxlab.train(config, callbacks=watcher)
+    mlxlab.train(config, callbacks=[watcher] if is_list else watcher)
     assert watcher.steps == 4
 
 

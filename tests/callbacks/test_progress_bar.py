@@ -123,8 +123,8 @@ configure_logging()
 run, bar = make_run(), ProgressBar("auto")
 run.state.total_steps = 40
 bar.on_start(run.context, run.state)
-logging.getLogger("mlxlab.terminal.progress").info("compiling the step ...")
-logging.getLogger("mlxlab.terminal.progress").info("evaluation: batches: 1 of 2")
+logging.getLogger("mlxlab.terminal.messages").info("compiling the step ...")
+logging.getLogger("mlxlab.terminal.messages").info("evaluation: batches: 1 of 2")
 bar.on_end(run.context, run.state)
 """
 

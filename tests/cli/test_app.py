@@ -21,12 +21,8 @@ def test_a_process_that_ends_does_not_search_its_garbage(owns_process, monkeypat
 
 
 def test_another_python_than_that_of_the_installation_is_one_line():
-    command = [
-        sys.executable,
-        "-S",
-        ROOT / "scripts" / "train.py",
-        "experiment=titanic",
-    ]  # -S: without packages
+    script = ROOT / "scripts" / "train.py"
+    command = [sys.executable, "-S", script, "experiment=titanic"]  # -S: without packages
     ended = subprocess.run(command, env={}, capture_output=True, text=True, check=False)
     assert ended.returncode == 69
     (line,) = ended.stderr.splitlines()

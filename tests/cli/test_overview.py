@@ -1,11 +1,14 @@
-"""`mlxlab` without arguments."""
+"""`mlxlab` without arguments, and the commands of extensions, which are found by the names of their modules."""
 
 import shlex
 import subprocess
 import sys
 
-from mlxlab.cli.main import command_module, subcommands
-from mlxlab.cli.overview import FIRST, TOPICS
+import pytest
+
+import mlxlab.extensions
+from mlxlab.cli import main as dispatcher
+from mlxlab.cli.main import FIRST, TOPICS, command_module, subcommands
 from mlxlab.config.hydra.compose import compose
 from support.processes import environment
 from support.pseudo_terminal import run_in_terminal
@@ -21,24 +24,15 @@ def test_every_command_is_in_one_topic():
 
 
 def test_every_command_has_a_line_of_its_own_and_nothing_heavy_is_imported():
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], env=environment(), capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", PROBE]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 120
     for name, heading in subcommands().items():
         assert f"  {name:<15} {heading}" in lines
     modules = {name.partition(".")[0] for name in done.stderr.split()}
-    assert not modules & {
-        "hydra",
-        "omegaconf",
-        "mlx",
-        "numpy",
-        "mlflow",
-        "yaml",
-        "annotated_types",
-        "psutil",
-    }
+    heavy = {"hydra", "omegaconf", "mlx", "numpy", "mlflow", "yaml", "annotated_types", "psutil"}
+    assert not modules & heavy
 
 
 def test_the_first_commands_are_valid():
@@ -55,3 +49,43 @@ def test_the_overview_fits_a_terminal():
     assert "\x1b[1mStart\x1b[0m" in screen.lines
     described = [line for line in screen.lines if not line.startswith("  mlxlab")]
     assert max(map(len, described)) <= 80
+
+
+HELLO = '"""Says hello."""\n\n\ndef hello(*names):\n    print("hello", *names)\n    return 7\n'
+
+
+@pytest.fixture
+def extension(tmp_path, monkeypatch):
+    """The folder of the commands of an extension, in a package without other commands."""
+    folder = tmp_path / "mlxlab" / "extensions" / "greeting" / "commands"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(dispatcher, "PACKAGE", tmp_path / "mlxlab")
+    monkeypatch.setattr(mlxlab.extensions, "__path__", [str(folder.parents[1])])
+    return folder
+
+
+def test_a_command_of_an_extension_is_found_by_its_name(extension):
+    (extension / "hello.py").write_text(HELLO)
+    (extension / "helper.py").write_text('"""Is no command."""\n')
+    assert dispatcher.subcommands() == {"hello": "Says hello."}
+    assert dispatcher.command_module("hello") == "mlxlab.extensions.greeting.commands.hello"
+
+
+def test_the_overview_lists_the_commands_of_extensions(monkeypatch):
+    headings = {**dispatcher.subcommands(), "hello": "Says hello."}
+    monkeypatch.setattr(dispatcher, "subcommands", lambda: headings)
+    text = dispatcher.overview_text()
+    assert "  hello           Says hello." in text.partition("Extensions")[2]
+
+
+def test_an_extension_cannot_replace_a_command_of_the_core(extension):
+    core = extension.parents[2] / "cli"
+    core.mkdir()
+    for folder in (extension, core):
+        (folder / "hello.py").write_text(HELLO)
+    assert dispatcher.command_module("hello") == "mlxlab.cli.hello"
+
+
+def test_a_removed_extension_has_no_command(extension, capsys):
+    assert dispatcher.main(["hello"]) == 2
+    assert capsys.readouterr().err.startswith("hello: unknown subcommand")

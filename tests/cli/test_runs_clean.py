@@ -16,10 +16,9 @@ main = command("runs")
 def folder(tmp_path):
     """A finished run with three checkpoints; the last one is the best."""
     folder = shutil.copytree(past_run(), tmp_path / "outputs" / "run")
+    checkpoints = folder / "checkpoints"
     for step in (1, 2):
-        shutil.copytree(
-            folder / "checkpoints" / "step-00000003", folder / "checkpoints" / f"step-{step:08d}"
-        )
+        shutil.copytree(checkpoints / "step-00000003", checkpoints / f"step-{step:08d}")
     return folder
 
 

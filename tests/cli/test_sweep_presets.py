@@ -7,11 +7,7 @@ from mlxlab.config.option_files import groups
 from mlxlab.config.paths import conf_dir
 
 SWEEPS = {  # with fewer values than the preset has, which what is typed replaces -> (what is first printed, last job)
-    "titanic_folds": (
-        "model=bert",
-        "5 jobs checked",
-        "4: data.fold=4 sweep=titanic_folds model=bert",
-    ),
+    "titanic_folds": ("model=bert", "5 jobs checked", "4: data.fold=4 sweep=titanic_folds"),
     "learning_rate": ("seed=0", "5 jobs checked", "trainer.learning_rate=0.01"),
     "size_ladder": ("seed=3", "3 jobs checked", "model/size=small"),
     "optuna_titanic": ("hydra.sweeper.trials=7", "jobs checked", "model.dropout=0.5"),

@@ -4,7 +4,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,28 +52,15 @@ def test_paths_are_those_of_the_working_directory_whatever_chdir_says(line, monk
 
 
 def test_runs_started_in_the_same_second_share_no_folder(line, monkeypatch):
-    monkeypatch.setattr("hydra.core.utils.datetime", _Noon)
+    noon = SimpleNamespace(now=lambda: datetime(2026, 1, 1, 12))
+    monkeypatch.setattr("hydra.core.utils.datetime", noon)
     assert {line() for _ in range(5)} == {0}
     assert len(list((line.project / "outputs" / "2026-01-01").iterdir())) == 5
 
 
-class _Noon:
-    @staticmethod
-    def now():
-        import datetime
-
-        return datetime.datetime(2026, 1, 1, 12)
-
-
 def test_a_key_may_name_the_job_of_a_sweep(line):
     assert line("-m", "seed=1,2", "name=job ${hydra:job.num}", "tracking=none") == 0, line.err
-    assert len(line.runs) == 2
     assert line("name=${hydra:job.name}") == 0, line.err
-
-
-def test_the_folder_may_be_chosen(line):
-    assert line("hydra.run.dir=here/there") == 0
-    assert line.runs[0][1] == line.project / "here" / "there"
 
 
 def test_a_run_resumed_by_its_path_continues_in_its_folder_unless_another_one_is_set(
@@ -79,13 +69,8 @@ def test_a_run_resumed_by_its_path_continues_in_its_folder_unless_another_one_is
     run_dir = line.project / "outputs" / "a"
     (run_dir / "checkpoints").mkdir(parents=True)
     mine = user_config("# @package _global_\nhydra:\n  run:\n    dir: outputs/mine\n")
-    for path in (
-        "outputs/a",
-        "outputs/a/last",
-        "outputs/a/step-3",
-        "outputs/a/checkpoints/step-00000003",
-    ):
-        assert line(f"resume={path}") == 0
+    for path in ("", "/last", "/step-3", "/checkpoints/step-00000003"):
+        assert line(f"resume=outputs/a{path}") == 0
         assert line.runs[0][1] == run_dir
     for prefix in ("", "++"):
         assert line("resume=outputs/a", f"{prefix}hydra.run.dir=outputs/fork{len(prefix)}") == 0
@@ -108,14 +93,11 @@ def test_a_file_where_the_folder_should_be_is_exit_73(line):
 
 
 def test_a_sweep_runs_the_grid_of_its_values_in_a_folder_each(line):
-    assert (
-        line("-m", "model=bert,cnn_hybrid", "trainer.learning_rate=1e-4,3e-4", "tracking=none") == 0
-    )
-    got = [
-        (config.model._target_.split(".")[-1], config.trainer.learning_rate)
-        for config, _ in line.runs
-    ]
-    assert got == [("Bert", 1e-4), ("Bert", 3e-4), ("CnnHybrid", 1e-4), ("CnnHybrid", 3e-4)]
+    values = ["model=bert,cnn_hybrid", "trainer.learning_rate=1e-4,3e-4"]
+    assert line("-m", *values, "tracking=none") == 0
+    got = [(config.model._target_, config.trainer.learning_rate) for config, _ in line.runs]
+    assert [rate for _, rate in got] == [1e-4, 3e-4] * 2
+    assert [name.endswith("CnnHybrid") for name, _ in got] == [False, False, True, True]
     [sweep] = (line.project / "multirun").glob("*/*")
     assert [folder for _, folder in line.runs] == [sweep / str(number) for number in range(4)]
 
@@ -141,30 +123,23 @@ def test_every_job_of_a_sweep_is_checked_before_the_first(line):
 
 
 def test_a_sweep_that_makes_no_jobs_is_refused(line):
-    assert "the sweep is empty" in line.refuses("-m", "seed=range(0)", "tracking=none")
-    assert "an interval needs hydra/sweeper=search" in line.refuses(
-        "-m", "seed=interval(0,1)", "tracking=none"
-    )
+    assert "the sweep is empty" in line.refuses("-m", "seed=range(0)")
+    needed = "an interval needs hydra/sweeper=search"
+    assert needed in line.refuses("-m", "seed=interval(0,1)")
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (
-            "seed=interval(0,1)",
-            "seed=interval(0,1): several values: put -m in front",
-        ),
-        (
-            "seed=tag(log,intervl(1,9))",
-            "seed=tag(log,intervl(1,9)): cannot be read (Unknown function",
-        ),
-        ("sweep.dir=x", "sweep.dir=x: unknown key; did you mean hydra.sweep.dir?"),
-        ("sweep.resum=x", "sweep.resum=x: unknown key; did you mean sweep.resume?"),
-        ("sweep.resume=", "sweep.resume=: a value is missing; expected the folder of a sweep"),
+        ("seed=interval(0,1)", "several values: put -m in front"),
+        ("seed=tag(log,intervl(1,9))", "cannot be read (Unknown function"),
+        ("sweep.dir=x", "unknown key; did you mean hydra.sweep.dir?"),
+        ("sweep.resum=x", "unknown key; did you mean sweep.resume?"),
+        ("sweep.resume=", "a value is missing"),
     ],
 )
 def test_a_mistake_in_a_sweep_has_its_remedy(line, override, message):
-    assert message in line.refuses(override)
+    assert f"{override}: {message}" in line.refuses(override)
 
 
 def test_the_return_value_is_the_metric(line, monkeypatch):
@@ -178,39 +153,32 @@ def test_the_return_value_is_the_metric(line, monkeypatch):
     assert got == [0.5, 0.5]
 
 
-def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):
-    seen = []
-
+def test_a_failed_job_is_reported_and_the_others_run_unless_the_sweeper_is_of_hydra(
+    line, monkeypatch
+):
     def run(config, folder, **_options):
-        seen.append(config.seed)
         if config.seed == 1:
             raise DataError("rows.csv:3:5: a number was expected")
         return 0.5
 
     monkeypatch.setattr(entry, "run_experiment", run)
-    assert line("-m", "seed=0,1,2", "tracking=none") == 1
-    assert seen == [0, 1, 2]
+    sweep = ["-m", "seed=0,1,2", "tracking=none"]
+    assert line(*sweep) == 1
     assert "job 1 (seed=1): rows.csv:3:5: a number was expected" in line.err
     assert re.search(r"\| +1 \| failed +\| 1 +\|", line.out)
     assert "3 jobs: 2 finished, 1 failed; " in line.out
     assert "Traceback" not in line.err
-    assert (
-        line("-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=0,1,2", "tracking=none")
-        == 65
-    )
+    assert line(*sweep, "hydra/sweeper=basic", "hydra/launcher=basic") == 65
     assert line.lines[-1] == "rows.csv:3:5: a number was expected"
 
 
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (
-            DataError("rows.csv:3:5: a number was expected"),
-            65,
-            "rows.csv:3:5: a number was expected\n",
-        ),
-        (RunInterrupted("stopped at step 3", signal.SIGTERM), 143, "stopped at step 3\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (DataError("rows.csv:3:5: bad"), 65, "rows.csv:3:5: bad"),
+        (RunInterrupted("stopped at step 3", signal.SIGTERM), 143, "stopped at step 3"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ZeroDivisionError("ours"), 70, "ZeroDivisionError: ours"),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, message):
@@ -219,44 +187,11 @@ def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, 
 
     monkeypatch.setattr(entry, "run_experiment", run)
     assert line() == code
-    assert line.err == message
-
-
-def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):
-    def run(config, folder, **_options):
-        raise ZeroDivisionError("ours")
-
-    monkeypatch.setattr(entry, "run_experiment", run)
-    assert line() == 70
-    assert line.lines[-1] == "ZeroDivisionError: ours"
-
-
-def test_a_signal_stops_a_sweep_and_its_folder_continues_it(line, monkeypatch):
-    seen = []
-
-    def run(config, folder, **_options):
-        seen.append((config.seed, config.resume))
-        if len(seen) == 2:
-            raise RunInterrupted("stopped at step 3 and saved", signal.SIGINT)
-        return 0.5
-
-    monkeypatch.setattr(entry, "run_experiment", run)
-    command = ["-m", "seed=0,1,2", "tracking=none", "hydra.sweep.dir=s"]
-    assert line(*command) == 130
-    assert "1 finished, 2 unfinished" in line.out
-    assert line(*command) == 0
-    assert seen == [(0, None), (1, None), (1, "auto"), (2, None)]
-    assert "3 finished" in line.out
-
-
-def test_options_of_the_user_come_from_config_dir(line, user_config):
-    assert line(*user_config("# @package _global_\nseed: 7\ntrainer:\n  epochs: 2\n")) == 0
-    assert (line.runs[0][0].seed, line.runs[0][0].trainer.epochs) == (7, 2)
+    assert line.lines[-1] == message
+    assert len(line.lines) == 1 or code == 70, "a bug has a traceback"
 
 
 def test_the_other_flags_of_hydra_work(line):
-    assert line("--info", "defaults-tree") == 0
-    assert "trainer: simple" in line.out
     assert line("--hydra-help") == 0
     assert "--multirun" in line.out
     assert line("--version") == 0
@@ -271,8 +206,6 @@ def test_cfg_job_prints_what_would_run(line):
     assert "learning_rate: ${if_set:${model.pretrained},2e-5,1e-3}" in line.out
     assert line("--cfg", "job", "--resolve", "experiment=quick") == 0
     assert "learning_rate: 0.001" in line.out
-    assert line("--cfg", "job", "tags.for=thesis") == 0
-    assert "for: thesis\n" in line.out
     assert line("--cfg", "hydra", "--resolve") == 0
     assert "output_dir: ???" in line.out
 
@@ -284,32 +217,20 @@ def test_cfg_prints_a_config_that_is_not_valid_yet_but_no_unknown_option(line):
 
 
 def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path):
-    import time
-
     began = time.monotonic()
-    done = subprocess.run(
-        [
-            sys.executable,
-            ROOT / "scripts" / "train.py",
-            "trainer.learning_rte=1",
-            f"hydra.run.dir={tmp_path}/run",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    script = [sys.executable, ROOT / "scripts" / "train.py", f"hydra.run.dir={tmp_path}/run"]
+    command = [*script, "trainer.learning_rte=1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert time.monotonic() - began < 10  # the machine may be shared; the figure is in the log
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr == "trainer.learning_rte=1: unknown key; did you mean trainer.learning_rate?\n"
-    )
+    [error] = done.stderr.splitlines()
+    assert error == "trainer.learning_rte=1: unknown key; did you mean trainer.learning_rate?"
     assert not list(tmp_path.iterdir())
 
 
 def begin(folder: Path, overrides: list[str] | None = None) -> None:
-    record = blank_record(
-        id="a" * 32, name="a", status="interrupted", attempts=[attempt_of("interrupted")]
-    )
+    attempts = [attempt_of("interrupted")]
+    record = blank_record(id="a" * 32, name="a", status="interrupted", attempts=attempts)
     record.has_begun = overrides is not None
     record.command.overrides = overrides or []
     folder.mkdir()
@@ -319,24 +240,9 @@ def begin(folder: Path, overrides: list[str] | None = None) -> None:
 @pytest.mark.parametrize(
     ("name", "begun", "code", "text"),
     [
-        (
-            "tunned",
-            None,
-            66,
-            "tunned: no such folder; did you mean {}/tuned?",
-        ),
-        (
-            "begun",
-            {},
-            76,
-            "its run ended before the first checkpoint; repeat the command that began it",
-        ),
-        (
-            "known",
-            {"overrides": ["model=cnn_hybrid", "seed=3"]},
-            76,
-            "its run ended before the first checkpoint; repeat the command that began it",
-        ),
+        ("tunned", None, 66, "did you mean {}/tuned?"),
+        ("begun", {}, 76, "before the first checkpoint; repeat the command"),
+        ("known", {"overrides": ["model=cnn_hybrid"]}, 76, "before the first checkpoint; repeat"),
     ],
 )
 def test_continuing_a_run_never_trains_the_default_experiment_instead(

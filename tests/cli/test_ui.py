@@ -13,11 +13,7 @@ main = command("ui")
     ("args", "code", "message"),
     [
         (["uri=sqlite:///nothing.db"], 69, "no store found"),
-        (
-            ["uri=https://server"],
-            2,
-            "https://server: a server, which has a user interface of its own",
-        ),
+        (["uri=https://server"], 2, "https://server: a server"),
         (["port=0"], 2, "port=0"),
         (["nonsense=1"], 2, "nonsense"),
     ],

@@ -4,7 +4,7 @@ import pytest
 
 from mlxlab.checkpoint.names import find_resumed_run
 from mlxlab.checkpoint.store import load_named
-from mlxlab.cli.train.flags import read_flags
+from mlxlab.cli.train import read_flags
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import ConfigError, InputNotFoundError

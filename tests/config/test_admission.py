@@ -37,48 +37,33 @@ def stored(composed):
     return config
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("model.hidden_size", 32),
-        ("data.batch_size", 3),
-        ("trainer.learning_rate", 0.5),
-        ("seed", 7),
-        ("objective", "valid/f1"),
-        ("name", "first"),
-        ("tags", {"for": "thesis"}),
-        ("checkpointing.every_steps", 5),
-        ("checkpointing.keep", 9),
-        ("callbacks.early_stopping.patience", 3),
-        ("callbacks.adaptive_batch.max", 256),
-        ("callbacks.growth.on_error", "skip"),
-        ("backend.native", "off"),
-    ],
-)
-def test_a_leaf_of_the_list_counts(key, value, stored, current, caplog):
-    setting(key, value)(stored)
+def test_the_leaves_of_the_list_count(stored, current, caplog):
+    numbers = ["model.hidden_size", "data.batch_size", "trainer.learning_rate", "seed"]
+    numbers += ["checkpointing.every_steps", "checkpointing.keep", "callbacks.adaptive_batch.max"]
+    numbers += ["callbacks.early_stopping.patience"]
+    texts = ["objective", "name", "callbacks.growth.on_error", "backend.native", "tags.for"]
+    for key in (*numbers, *texts):
+        setting(key, 3 if key in numbers else "x")(stored)
     caplog.set_level(logging.INFO)
     assert admit(stored, current, "run") == stored
     assert "left out" not in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "named"),
+    ("named", "value"),
     [
-        ("tracking.uri", "http://evil", "tracking.uri"),
-        ("tracking.artifacts", "/evil", "tracking.artifacts"),
-        ("cloud", s3("http://evil"), "cloud"),
-        ("callbacks.csv.path", "/evil", "callbacks.csv.path"),
-        ("callbacks.csv.allow_outside", True, "callbacks.csv.allow_outside"),
-        ("callbacks.early_stopping", csv("/evil"), "callbacks.early_stopping"),
-        ("callbacks.more", csv("/evil"), "callbacks.more"),
-        ("signals.requeue", True, "signals.requeue"),
+        ("tracking.uri", "http://evil"),
+        ("tracking.artifacts", "/evil"),
+        ("cloud", s3("http://evil")),
+        ("callbacks.csv.path", "/evil"),
+        ("callbacks.csv.allow_outside", True),
+        ("callbacks.early_stopping", csv("/evil")),
+        ("callbacks.more", csv("/evil")),
+        ("signals.requeue", True),
     ],
 )
-def test_everything_else_is_that_of_the_command_and_is_named(
-    key, value, named, stored, current, caplog
-):
-    setting(key, value)(stored)
+def test_everything_else_is_that_of_the_command_and_is_named(named, value, stored, current, caplog):
+    setting(named, value)(stored)
     caplog.set_level(logging.INFO)
     admission = admit(stored, current, "run")
     del current["trust_folder"]
@@ -202,25 +187,16 @@ def test_another_override_is_not(text):
     assert not may_sweep(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("hydra/sweeper=search", True),
-        ("hydra/sweeper=/x/evil", False),
-        ("hydra/sweeper@tracking=grid", False),
-        ("hydra/job_logging=mine", False),
-        ("hydra.sweeper.trials=20", True),
-        ("hydra.sweeper.params={callbacks.csv.path: /x}", False),
-        ("+hydra.sweeper.params.callbacks.csv.path=/x", False),
-        ("+hydra.sweeper.params.trainer.learning_rate=interval(0,1)", True),
-        ("hydra.launcher.n_jobs=2", True),
-        ("resume=auto", True),
-        ("resume=s3://x/y", False),
-    ],
-)
-def test_a_journal_of_a_sweep_may_also_say_how_it_is_swept(text, expected):
-    assert may_sweep(text) is expected
-    assert not may_override(text)
+def test_a_journal_of_a_sweep_may_also_say_how_it_is_swept():
+    params = "+hydra.sweeper.params"
+    allowed = ["hydra/sweeper=search", "hydra.sweeper.trials=20", "hydra.launcher.n_jobs=2"]
+    allowed += [f"{params}.trainer.learning_rate=interval(0,1)", "resume=auto"]
+    refused = ["hydra/sweeper=/x/evil", "hydra/sweeper@tracking=grid", "hydra/job_logging=mine"]
+    refused += ["hydra.sweeper.params={callbacks.csv.path: /x}", "resume=s3://x/y"]
+    refused += [f"{params}.callbacks.csv.path=/x"]
+    assert all(map(may_sweep, allowed))
+    assert not any(map(may_sweep, refused))
+    assert not any(map(may_override, [*allowed, *refused]))
 
 
 def test_stored_options_are_plain_names():
@@ -228,15 +204,8 @@ def test_stored_options_are_plain_names():
     assert admitted_choices(choices) == {"model": "bert"}
 
 
-@pytest.mark.parametrize(
-    ("typed", "expected"),
-    [
-        (["trust_folder=true"], True),
-        (["seed=1", "trust_folder=True"], True),
-        (["trust_folder=false"], False),
-        (["tags.trust_folder=true"], False),
-        ([], False),
-    ],
-)
-def test_trust_is_typed(typed, expected):
-    assert is_trusted(typed) is expected
+def test_trust_is_typed():
+    assert is_trusted(["trust_folder=true"])
+    assert is_trusted(["seed=1", "trust_folder=True"])
+    for typed in ([], ["trust_folder=false"], ["tags.trust_folder=true"]):
+        assert not is_trusted(typed)

@@ -1,7 +1,6 @@
 """Hostile targets, wherever a config could hold one: refused with 77 before the target is imported."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -25,25 +24,9 @@ FURTHER = """os.remove os.chdir shutil.rmtree os.getenv builtins.exec builtins.g
     mlxlab.config.instantiate.instantiate mlxlab.config.paths.project_root mlxlab.config.schema.root.experiment
     mlxlab.training.trainer.Trainer.fit mlxlab.training.trainer.partial mlxlab.training.steps.step.mx.save"""
 HOSTILE = [*BLOCKED_BY_HYDRA.split(), *RAN_WITH_HYDRA.split(), *FURTHER.split()]
-ODD = [
-    "",
-    ".",
-    "os",
-    "..os.system",
-    "os..system",
-    "os.system ",
-    "mlxlab",
-    "mlxlab.",
-    "mlxlab.training.trainer.Trainer\n",
-    3,
-]
-ODD += [
-    None,
-    ["os.system"],
-    "mlxlab.training.trainer.trainer",
-    "MLXLAB.training.trainer.Trainer",
-    "__main__.main",
-]
+ODD = ["", ".", "os", "..os.system", "os..system", "os.system ", "mlxlab", "mlxlab.", 3, None]
+ODD += [["os.system"], "mlxlab.training.trainer.Trainer\n", "mlxlab.training.trainer.trainer"]
+ODD += ["MLXLAB.training.trainer.Trainer", "__main__.main"]
 
 
 @pytest.mark.parametrize("target", HOSTILE + ODD)
@@ -102,39 +85,19 @@ def test_a_hostile_target_is_refused_in_every_file(line, user_config, location):
     flags = user_config("# @package _global_\n" + FILES[location].format("os.system"))
     line("-m", *flags)
     assert line.code == 77, line.err
+    assert "_target_=os.system: refused: os.system is not an allowed target" in line.err
     assert not line.runs
     assert list(line.project.iterdir()) == []
 
 
-def test_a_hostile_file_is_refused_with_its_key(line, user_config):
-    message = line.refuses(
-        *user_config("# @package _global_\nmodel:\n  _target_: os.system\n"), code=77
-    )
-    refused = "model._target_=os.system: refused: os.system is not an allowed target"
-    assert message == f"{refused}; MLXLAB_ALLOWED_TARGETS names your own"
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "++model._args_=[1]",
-        "++model._recursive_=false",
-        "++model._convert_=all",
-        "++model._mode_=call",
-    ],
-)
-def test_other_keys_that_hydra_knows_in_a_component_are_refused(line, override):
-    assert "unknown key" in line.refuses(override)
+def test_other_keys_that_hydra_knows_in_a_component_are_refused(line):
+    for name in ("_args_=[1]", "_recursive_=false", "_convert_=all", "_mode_=call"):
+        assert "unknown key" in line.refuses(f"++model.{name}")
 
 
 def test_a_component_is_partial_exactly_where_conf_says_so(line):
     assert "expected true" in line.refuses("trainer.optimizer._partial_=false")
     assert "expected false" in line.refuses("+trainer.loss._partial_=true")
-
-
-def test_the_logging_configs_of_hydra_are_accepted(line):
-    assert line("hydra/job_logging=default") == 0
-    assert (line.runs[0][1] / "train.log").is_file()
 
 
 def test_another_config_folder_allows_no_further_targets(line, tmp_path):
@@ -158,39 +121,31 @@ def test_a_pickle_is_not_rerun(line):
 
 
 def test_a_registered_target_of_a_user_is_built(line, monkeypatch, tmp_path):
-    (tmp_path / "own_components.py").write_text(
-        "class Loss:\n    def __init__(self, label_smoothing: float) -> None: ...\n\nfrom os import system\n"
+    code = (
+        "from os import system\nclass Loss:\n    def __init__(self, label_smoothing: float): ...\n"
     )
+    (tmp_path / "own_components.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     assert line("trainer.loss._target_=own_components.Loss") == 77
     monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "own_components.Loss, own_components.system")
-    assert line("trainer/loss=cross_entropy", "trainer.loss._target_=own_components.Loss") == 0
-    assert "unknown key" in line.refuses(
-        "trainer/loss=cross_entropy",
-        "trainer.loss._target_=own_components.Loss",
-        "+trainer.loss.x=1",
-    )
-    assert "not a class or function defined" in line.refuses(
-        "trainer.loss._target_=own_components.system", code=77
-    )
+    own = ["trainer/loss=cross_entropy", "trainer.loss._target_=own_components.Loss"]
+    assert line(*own) == 0
+    assert "unknown key" in line.refuses(*own, "+trainer.loss.x=1")
+    refusal = line.refuses("trainer.loss._target_=own_components.system", code=77)
+    assert "not a class or function defined" in refusal
 
 
 def test_a_target_that_is_replaced_at_import_is_not_built(monkeypatch, tmp_path):
-    Path(tmp_path / "shifty.py").write_text(
-        "def component(): ...\nimport os\ncomponent = os.getcwd\n"
-    )
-    Path(tmp_path / "shifty2.py").write_text(
-        "def component(): ...\nimport os\nglobals()['component'] = os.getcwd\n"
-    )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", "shifty.component,shifty2.component")
-    for target in ("shifty.component", "shifty2.component"):
+    for number, name in enumerate(("component", "globals()['component']")):
+        text = f"def component(): ...\nimport os\n{name} = os.getcwd\n"
+        (tmp_path / f"shifty{number}.py").write_text(text)
+        monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", f"shifty{number}.component")
         with pytest.raises(NotAllowedError):
-            instantiate({"_target_": target})
+            instantiate({"_target_": f"shifty{number}.component"})
 
 
 def test_only_targets_of_mlxlab_are_taken_from_conf(tmp_path):
-    (tmp_path / "x.yaml").write_text(
-        "a: {_target_: os.makedirs}\nb: [{_target_: mlxlab.models.bert.Bert}]\n"
-    )
+    text = "a: {_target_: os.makedirs}\nb: [{_target_: mlxlab.models.bert.Bert}]\n"
+    (tmp_path / "x.yaml").write_text(text)
     assert set(_targets_in(tmp_path, "mlxlab")) == {"mlxlab.models.bert.Bert"}

@@ -45,23 +45,16 @@ def module(tmp_path, monkeypatch):
     name = f"built_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(SOURCE))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv(
-        "MLXLAB_ALLOWED_TARGETS",
-        ",".join(f"{name}.{function}" for function in ("Inner", "Outer", "made", "bare")),
-    )
+    targets = [f"{name}.{function}" for function in ("Inner", "Outer", "made", "bare")]
+    monkeypatch.setenv("MLXLAB_ALLOWED_TARGETS", ",".join(targets))
     return name
 
 
 @pytest.fixture
 def outer(module):
     inner = {"_target_": f"{module}.Inner", "size": 3}
-    return {
-        "_target_": f"{module}.Outer",
-        "rate": 1,
-        "names": ["a"],
-        "options": {"x": 1},
-        "inner": inner,
-    }
+    values = {"rate": 1, "names": ["a"], "options": {"x": 1}, "inner": inner}
+    return {"_target_": f"{module}.Outer", **values}
 
 
 class Weights(dict):
@@ -96,11 +89,8 @@ def test_a_partial_takes_the_other_arguments_later(module):
 
 def test_a_node_without_a_target_is_a_dict_of_its_built_values(module):
     bare = {"_target_": f"{module}.bare"}
-    assert instantiate({"a": bare, "b": [bare, 1], "c": None}) == {
-        "a": "bare",
-        "b": ["bare", 1],
-        "c": None,
-    }
+    built = instantiate({"a": bare, "b": [bare, 1], "c": None})
+    assert built == {"a": "bare", "b": ["bare", 1], "c": None}
 
 
 def test_an_object_of_another_kind_is_refused_in_one_line(module):
@@ -124,10 +114,8 @@ def test_an_object_of_another_kind_is_refused_in_one_line(module):
 def test_a_component_of_another_kind_is_refused_before_it_is_built(key, target):
     config = without_hydra(compose([]))
     OmegaConf.update(config, key, {"_target_": target}, merge=False)
-    with pytest.raises(
-        ConfigError,
-        match=rf"^{re.escape(key)}\._target_={target}: expected a component of kind [\w ]+, got {target}$",
-    ):
+    fault = f"{key}._target_={target}: expected a component of kind"
+    with pytest.raises(ConfigError, match=f"^{re.escape(fault)}"):
         check(config)
 
 
@@ -149,26 +137,14 @@ def test_check_takes_a_plain_config_as_a_resumed_run_has_it():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ["model/adapter=lora", "model.adapter.rank=0"],
-            "model.adapter.rank=0: expected a whole number >= 1, got 0",
-        ),
-        (
-            ["model.adapter.rank=16"],
-            "model.adapter: expected an option of model/adapter; there is dora, lora, none, qlora",
-        ),
-        (
-            ["model/adapter=lora", "+model.adapter.ranks=8"],
-            "unknown key; did you mean model.adapter.rank?",
-        ),
-        (["model.quantization.bits=7"], "expected one of 2, 3, 4, 5, 6, 8 or null, got 7"),
-        (["+model.freezes=[a]"], "unknown key; did you mean model.freeze?"),
-        (
-            ["+model.adapter._target_=mlxlab.models.options.Quantization"],
-            "expected a component of kind LoRA",
-        ),
+        ("model/adapter=lora model.adapter.rank=0", "rank=0: expected a whole number >= 1"),
+        ("model.adapter.rank=16", "there is dora, lora, none, qlora"),
+        ("model/adapter=lora +model.adapter.ranks=8", "did you mean model.adapter.rank?"),
+        ("model.quantization.bits=7", "expected one of 2, 3, 4, 5, 6, 8 or null, got 7"),
+        ("+model.freezes=[a]", "unknown key; did you mean model.freeze?"),
+        ("+model.adapter._target_=mlxlab.models.options.Quantization", "of kind LoRA"),
     ],
 )
 def test_every_model_has_the_options_of_a_model(overrides, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        compose(overrides)
+        compose(overrides.split())

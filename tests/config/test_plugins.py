@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from mlxlab.config.instantiate import why_disallowed
-from mlxlab.config.plugins import plugins
+from mlxlab.config.paths import plugins
 
 
 @pytest.fixture
@@ -19,14 +19,12 @@ def install(tmp_path, monkeypatch):
         (package / "__init__.py").write_text("raise SystemExit('imported')\n")
         (package / "parts.py").write_text("class Mine: ...\nclass Other: ...\n")
         if conf:
-            (package / "conf" / "model" / "mine.yaml").write_text(
-                f"_target_: {name}.parts.Mine\nx: os.system\n"
-            )
+            text = f"_target_: {name}.parts.Mine\nx: os.system\n"
+            (package / "conf" / "model" / "mine.yaml").write_text(text)
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Name: {name}\nVersion: 1\n")
-        (metadata / "entry_points.txt").write_text(
-            f"[mlxlab.plugins]\n{name} = {registered or name}\n"
-        )
+        entry = f"[mlxlab.plugins]\n{name} = {registered or name}\n"
+        (metadata / "entry_points.txt").write_text(entry)
         plugins.cache_clear()
         return package
 
@@ -42,8 +40,8 @@ def test_a_registered_package_is_found_without_importing_it(install):
 
 def test_only_what_its_own_conf_names_of_itself_may_be_built(install):
     package = install("registered_two")
-    (package / "conf" / "model" / "system.yaml").write_text("_target_: os.system\n")
-    (package / "conf" / "model" / "prefix.yaml").write_text("_target_: registered_two_more.Thing\n")
+    others = "a: {_target_: os.system}\nb: {_target_: registered_two_more.Thing}\n"
+    (package / "conf" / "model" / "others.yaml").write_text(others)
     assert why_disallowed("registered_two.parts.Mine") is None
     for target in ("registered_two.parts.Other", "os.system", "registered_two_more.Thing"):
         assert "not an allowed target" in why_disallowed(target)
@@ -60,10 +58,9 @@ def test_a_registration_without_a_package_or_conf_is_ignored_with_a_warning(inst
 
 def test_a_run_folder_registers_nothing(install, tmp_path, monkeypatch):
     install("registered_four")
+    name = "registered_four-1.dist-info"
     (tmp_path / "run").mkdir()
-    (tmp_path / "registered_four-1.dist-info").rename(
-        tmp_path / "run" / "registered_four-1.dist-info"
-    )
+    (tmp_path / name).rename(tmp_path / "run" / name)
     monkeypatch.chdir(tmp_path / "run")
     plugins.cache_clear()
     assert plugins() == {}

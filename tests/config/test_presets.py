@@ -9,12 +9,8 @@ from mlxlab.files.yaml_file import read_yaml
 from support.configs import line  # noqa: F401
 
 OPTIONS = groups([conf_dir()])
-SHAPE = [
-    "model.hidden_size=16",
-    "model.num_layers=1",
-    "model.num_heads=2",
-    "model.intermediate_size=16",
-]
+SHAPE = ["model.hidden_size=16", "model.num_layers=1", "model.num_heads=2"]
+SHAPE.append("model.intermediate_size=16")
 REQUIRED_OVERRIDES = {
     "cloud=azure": ["cloud.bucket=container"],
     "cloud=directory": ["cloud.path=copies"],
@@ -72,13 +68,8 @@ def test_every_combination_of_options_is_valid(model, data, trainer, tracking):
 
 
 def test_every_option_has_a_first_comment():
-    undocumented = [
-        f"{group}={name}"
-        for group, options in OPTIONS.items()
-        for name, comment in options.items()
-        if not comment
-    ]
-    assert undocumented == []
+    for group, options in OPTIONS.items():
+        assert all(options.values()), group
 
 
 def test_the_documented_options_exist():
@@ -99,13 +90,12 @@ def test_every_file_of_conf_keeps_the_limits_of_users_files():
 def test_the_command_line_wins_over_debug_over_experiment_over_files():
     assert composed("experiment=standard").model.hidden_size == 256
     assert composed("experiment=standard", "model/size=nano").model.hidden_size == 128
-    assert composed("experiment=standard", "debug=overfit").trainer.learning_rate == 1e-3
-    assert composed("debug=overfit", "trainer.learning_rate=2e-3").trainer.learning_rate == 2e-3
-    assert "NoTracker" in composed("experiment=standard", "debug=overfit").tracking._target_
-    assert (
-        composed("debug=overfit", "tracking=mlflow").tracking._target_
-        == "mlxlab.tracking.journal.Journal"
-    )
+    both = composed("experiment=standard", "debug=overfit")
+    assert both.trainer.learning_rate == 1e-3
+    assert "NoTracker" in both.tracking._target_
+    typed = composed("debug=overfit", "trainer.learning_rate=2e-3", "tracking=mlflow")
+    assert typed.trainer.learning_rate == 2e-3
+    assert typed.tracking._target_ == "mlxlab.tracking.journal.Journal"
 
 
 def test_a_preset_tunes_pretrained_weights_at_the_rate_for_that():

@@ -4,7 +4,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mlxlab.config.hydra.overrides import typed_values
+from mlxlab.config.hydra.job import typed_values
 from mlxlab.terminal.program import run_dir_override, text_value
 
 PLAIN = ["outputs/first", "5", "null", "a b", "a=b", "a,b", "(x)", "ü"]
@@ -21,28 +21,9 @@ def test_a_path_that_is_written_is_read_again(folder):
 
 
 def test_values_that_are_not_quoted_text_are_those_typed():
-    assert typed_values(["a=x\\ y\\,z", "b='${c}'", "++d@e='f'", "~g=h"]) == {
-        "a": "x y,z",
-        "b": "${c}",
-        "d": "f",
-    }
-    typed = [
-        'a="it\'s"',
-        "b=[1,'x']",
-        "c='x','y'",
-        "d='open",
-        "e=",
-        "f=null",
-        "no value",
-        f"h='x'{'[' * 2000}",
-    ]
-    values = {
-        "a": "it's",
-        "b": "[1,'x']",
-        "c": "'x','y'",
-        "d": "'open",
-        "e": "",
-        "f": "null",
-        "h": typed[-1][2:],
-    }
-    assert typed_values(typed) == values
+    values = typed_values(["a=x\\ y\\,z", "b='${c}'", "++d@e='f'", "~g=h"])
+    assert values == {"a": "x y,z", "b": "${c}", "d": "f"}
+    as_typed = {"b": "[1,'x']", "c": "'x','y'", "d": "'open", "e": "", "f": "null"}
+    as_typed["h"] = f"'x'{'[' * 2000}"
+    typed = ["no value", *(f"{key}={value}" for key, value in as_typed.items())]
+    assert typed_values([*typed, 'a="it\'s"']) == as_typed | {"a": "it's"}

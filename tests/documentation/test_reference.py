@@ -17,6 +17,7 @@ from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.extensions.cloud import run_files
 from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
+from mlxlab.run import context, verify
 from mlxlab.run.context import LOCK
 from mlxlab.schema.metric_names import Metric
 from mlxlab.tracking.records import FILE

@@ -58,7 +58,7 @@ def test_run_folders_are_listed_and_found_by_their_id_without_a_store(
     for path in (tmp_path / "outputs" / "mine", tmp_path / "multirun" / "x" / "0"):
         shutil.copytree(folder, path)
     (tmp_path / "multirun" / "x" / "0" / "run.json").write_text("{")
-    for module in ("cli.runs.reading", "past_runs.lookup"):
+    for module in ("cli.runs", "past_runs.lookup"):
         monkeypatch.setattr(f"mlxlab.{module}.project_root", lambda: tmp_path)
     assert main(["list", "--json"]) == 0
     [listed] = json.loads(capsys.readouterr().out)

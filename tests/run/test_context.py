@@ -30,7 +30,7 @@ def test_the_first_line_of_a_resume_names_the_run_that_continues(tmp_path, monke
     with RunWriter(tmp_path) as writer:
         writer.begin(blank_record(name="mine"))
     shown = []
-    monkeypatch.setattr("mlxlab.config.hydra.overrides.group_choices", dict)
+    monkeypatch.setattr("mlxlab.config.hydra.job.group_choices", dict)
     monkeypatch.setattr("mlxlab.terminal.messages.announce", shown.append)
     for changes in ({"resume": "auto"}, {"resume": None}, {"resume": "auto", "name": "other"}):
         announce(CFG | changes, tmp_path)

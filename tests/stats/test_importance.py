@@ -20,9 +20,8 @@ def points(count):
 
 def test_the_key_that_decides_comes_first():
     space = points(40)
-    importance = measure_importance(
-        space, [abs(np.log10(float(point["rate"])) + 3.5) for point in space]
-    )
+    values = [abs(np.log10(float(point["rate"])) + 3.5) for point in space]
+    importance = measure_importance(space, values)
     assert next(iter(importance.shares)) == "rate"
     assert importance.shares["rate"] > 0.8
     assert sum(importance.shares.values()) == pytest.approx(1)

@@ -53,11 +53,7 @@ def test_the_interval_holds_at_all_looks():
 def test_equal_results_and_clear_losses_are_discarded_at_the_first_look():
     assert decide([0.0] * 12).reason == "equal results"
     loss = decide([-1.0, -1.1, -0.9] * 4)
-    assert (loss.verdict, loss.pairs, loss.reason) == (
-        "discard",
-        3,
-        "loss",
-    )
+    assert (loss.verdict, loss.pairs, loss.reason) == ("discard", 3, "loss")
 
 
 def test_a_gain_that_is_too_small_is_not_kept():

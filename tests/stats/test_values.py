@@ -20,11 +20,8 @@ def assert_equal(values, expected):
 
 @pytest.mark.parametrize("case", CASES["rank"], ids=range(len(CASES["rank"])))
 def test_ranking(case):
-    ranking = rank(
-        np.array(case["values"], dtype=float),
-        minimised=case["minimised"],
-        shared_rows=case["shared_rows"],
-    )
+    values = np.array(case["values"], dtype=float)
+    ranking = rank(values, minimised=case["minimised"], shared_rows=case["shared_rows"])
     assert (ranking.paired, ranking.seeds_needed) == (case["paired"], case["seeds_needed"])
     for entry, (index, count, standing, *numbers) in zip(
         ranking.entries, case["entries"], strict=True

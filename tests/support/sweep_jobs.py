@@ -18,8 +18,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from mlxlab.analysis.sweeps.sweep_start import SweepStart, write_sweep_start
-from mlxlab.cli.train import sweep_check
-from mlxlab.config import plugins
+from mlxlab.cli.train import app as train_app
+from mlxlab.config import paths
 from mlxlab.config.hydra.compose import compose, open_hydra
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError
 from mlxlab.record.attempts import JobRecord
@@ -64,7 +64,7 @@ def write_config(folder: Path) -> tuple[DictConfig, HydraContext]:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(shipped.read_text())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plugins, "conf_dir", lambda: folder / "conf")
+        patch.setattr(paths, "conf_dir", lambda: folder / "conf")
         return compose_sweep([])
 
 
@@ -84,8 +84,8 @@ def checked_config(args: list[str]) -> DictConfig:
     with open_hydra():
         config = GlobalHydra.instance().hydra.compose_config("train", overrides, RunMode.MULTIRUN)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sweep_check, "check_named_files", lambda _: None)
-            sweep_check.check_sweep(config)
+            patch.setattr("mlxlab.run.entry.check_named_files", lambda _: None)
+            train_app.check_sweep(config)
         return config
 
 

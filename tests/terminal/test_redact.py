@@ -39,32 +39,20 @@ def test_credentials_are_recognised_and_removed(text):
     assert has_credentials(text)
     assert "hunter2" not in redact(text)
     assert "ter2@" not in redact(text)
+    assert redact(redact(text)) == redact(text)
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_an_address_without_credentials_is_accepted(text):
-    assert not has_credentials(text)
-
-
-@pytest.mark.parametrize("text", [text for text in HARMLESS if "?" not in text])
 def test_an_address_without_credentials_stays_as_it_is(text):
+    assert not has_credentials(text)
     assert redact(text) == text
 
 
 def test_what_is_around_a_url_stays_as_it_is():
-    assert (
-        redact("before http://u:p@host:1/x?a=b&c=d after")
-        == "before http://***@host:1/x?a=***&c=*** after"
-    )
-
-
-def test_a_colon_after_a_url_is_not_that_of_a_password():
+    expected = "before http://***@host:1/x?a=***&c=*** after"
+    assert redact("before http://u:p@host:1/x?a=b&c=d after") == expected
     for text in ("tracking.uri=gopher://x: expected another", "sqlite://: expected a file"):
         assert redact(text) == text
-
-
-def test_a_redacted_text_is_not_changed_again():
-    assert all(redact(redact(text)) == redact(text) for text in SECRET)
 
 
 def test_long_texts_are_redacted_in_linear_time():
@@ -84,30 +72,19 @@ def test_keys_and_passwords_in_source_code_are_removed():
 
 
 @pytest.mark.parametrize(
-    ("label", "meant", "line"),
+    ("label", "meant", "shown", "more"),
     [
-        ("max_token=5", "max_tokens", "max_token=5: unknown key; did you mean max_tokens?"),
-        (
-            "a.max_token=null",
-            "a.max_tokens",
-            "a.max_token=null: unknown key; did you mean a.max_tokens?",
-        ),
-        ("token=hf_x1", "tokens", "token=***: unknown key; did you mean tokens?"),
-        ("api_ky=5", "", "api_ky=5: unknown key"),
-        (
-            "password=5",
-            "",
-            "password=***: unknown key; credentials are read from the environment only as MLFLOW",
-        ),
-        ("tokn=5", "token", "tokn=5: unknown key; did you mean token?"),
-        (
-            "tokens.token=5",
-            "api_token",
-            "tokens.token=***: unknown key; did you mean api_token?; credentials are read",
-        ),
+        ("max_token=5", "max_tokens", "max_token=5", ""),
+        ("a.max_token=null", "a.max_tokens", "a.max_token=null", ""),
+        ("token=hf_x1", "tokens", "token=***", ""),
+        ("api_ky=5", "", "api_ky=5", ""),
+        ("password=5", "", "password=***", "; credentials are read from the environment only as M"),
+        ("tokn=5", "token", "tokn=5", ""),
+        ("tokens.token=5", "api_token", "tokens.token=***", "; credentials are read"),
     ],
 )
-def test_a_misspelt_key_is_no_secret_if_the_key_that_was_meant_is_none(label, meant, line):
-    assert issue_line(
-        label, "unknown key" + (f"; did you mean {meant}?" if meant else "")
-    ).startswith(line)
+def test_a_misspelt_key_is_no_secret_if_the_key_that_was_meant_is_none(label, meant, shown, more):
+    message = f"unknown key; did you mean {meant}?" if meant else "unknown key"
+    line = issue_line(label, message)
+    assert line.startswith(f"{shown}: {message}{more}")
+    assert bool(more) == ("credentials" in line)

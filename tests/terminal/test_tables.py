@@ -1,7 +1,6 @@
-"""Tables that are wider than the terminal become lists."""
+"""The one Markdown table; those wider than the terminal become lists."""
 
-from mlxlab.terminal.markdown import markdown_table
-from mlxlab.terminal.tables import fit_tables
+from mlxlab.terminal.tables import fit_tables, markdown_table
 
 HEAD = ["run", "name", "valid/loss"]
 ROWS = [["1a2b3c4d", "a name of several words", "0.5"], ["5e6f", "a|b", ""]]
@@ -27,9 +26,8 @@ def test_a_row_of_a_wide_table_is_a_heading_and_a_line_for_each_value():
 
 
 def test_a_wide_table_of_two_columns_is_a_list_of_pairs():
-    table = markdown_table(
-        ["key", "value"], [["a", "one two three"], ["long name", "/a/path/that/is/long"]]
-    )
+    rows = [["a", "one two three"], ["long name", "/a/path/that/is/long"]]
+    table = markdown_table(["key", "value"], rows)
     assert fit_tables(table, 20).splitlines() == [
         "key        value",
         "a          one two",
@@ -40,3 +38,22 @@ def test_a_wide_table_of_two_columns_is_a_list_of_pairs():
 
 def test_headings_can_be_formatted():
     assert "<1a2b3c4d>" in fit_tables(TABLE, 30, "<{}>".format).splitlines()
+
+
+def test_columns_are_padded_and_aligned():
+    assert markdown_table(
+        ["name", "value", "n"], [["a", "1.5", "10"], ["longer name", "-12.25", ""]]
+    ).splitlines() == [
+        "| name        |  value |   n |",
+        "|-------------|-------:|----:|",
+        "| a           |    1.5 |  10 |",
+        "| longer name | -12.25 |     |",
+    ]
+
+
+def test_the_last_alignment_holds_for_further_columns():
+    assert markdown_table(["a", "b", "c"], [], "rl").splitlines()[1] == "|----:|-----|-----|"
+
+
+def test_line_breaks_and_control_characters_stay_out_of_a_table():
+    assert markdown_table(["name"], [["a\x1b[2J\nb"]]).splitlines()[-1] == "| a [2J b |"

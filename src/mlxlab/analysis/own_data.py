@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.errors import DataError
-from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.tables import markdown_table
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.dataset import LabelledDataset

@@ -22,7 +22,7 @@ from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import Quantization
-from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.tables import markdown_table
 from mlxlab.training.evaluate import evaluate
 
 BeforeAfter = tuple[float, float]

@@ -1,14 +1,20 @@
-"""A config in Python: composed of overrides, read and changed by its keys, checked at each change."""
+"""A config in Python: composed of overrides, read and changed by its keys, checked at each change.
+
+The rows of a DataFrame lie in a file, which a run reads and a later one finds again.
+"""
 
 import copy
+import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlxlab.api.frames import store_frame
-from mlxlab.errors import ConfigError, NotAllowedError, UserError
+from mlxlab.config.paths import project_root
+from mlxlab.errors import ConfigError, DataError, NotAllowedError, UserError
+from mlxlab.files.atomic import write_atomic
 from mlxlab.inference.predict import is_frame
 from mlxlab.schema.dotted_keys import join_key, override_name
 from mlxlab.terminal.nearest import suggestion
@@ -17,6 +23,7 @@ from mlxlab.terminal.redact import has_credentials, redact, why_refused
 if TYPE_CHECKING:
     import pandas as pd
 
+FRAMES = "outputs/frames"
 T = TypeVar("T")
 
 
@@ -201,3 +208,33 @@ def redacted() -> Iterator[None]:
     except UserError as error:
         error.args = (redact(str(error)),)
         raise
+
+
+def store_frame(frame: "pd.DataFrame") -> Path:
+    """The file with these rows below `outputs/frames`, named by its content: equal rows are stored once.
+
+    Raises:
+        DataError: a column holds values that Parquet has no type for.
+    """
+    content = _as_parquet(frame)
+    path = project_root() / FRAMES / f"{hashlib.sha256(content).hexdigest()[:16]}.parquet"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+    return path
+
+
+def write_frame(frame: "pd.DataFrame", path: Path) -> None:
+    """Writes the rows into a file; raises DataError as `store_frame`."""
+    path.write_bytes(_as_parquet(frame))
+
+
+def _as_parquet(frame: "pd.DataFrame") -> bytes:
+    import pyarrow
+
+    buffer = io.BytesIO()
+    try:
+        frame.to_parquet(buffer, index=False)
+    except (pyarrow.ArrowException, ValueError, TypeError) as error:
+        raise DataError(f"the DataFrame cannot be stored: {str(error)[:300]}") from None
+    return buffer.getvalue()

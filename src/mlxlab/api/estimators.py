@@ -16,8 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mlxlab.api.config import compose
-from mlxlab.api.frames import write_frame
+from mlxlab.api.config import compose, write_frame
 from mlxlab.api.run import Run, load, train
 from mlxlab.errors import RunInterrupted
 
@@ -116,9 +115,11 @@ class _Estimator(BaseEstimator):
 
     def _rows(self, features: Any, *, reset: bool) -> pd.DataFrame:
         """The rows as a frame; raises ValueError for what no estimator of scikit-learn takes."""
-        if isinstance(features, pd.DataFrame) and _has_words(features):
-            validate_data(self, features, reset=reset, skip_check_array=True)
-            return features.rename(columns=str)
+        if isinstance(features, pd.DataFrame):
+            numbers = features.select_dtypes("number")
+            if numbers.shape[1] < features.shape[1]:
+                validate_data(self, features, reset=reset, skip_check_array=True)
+                return features.rename(columns=str)
         checked = validate_data(
             self, features, reset=reset, dtype="numeric", ensure_all_finite="allow-nan"
         )
@@ -194,11 +195,6 @@ class Regressor(RegressorMixin, _Estimator):
 def _class_names(codes: np.ndarray) -> np.ndarray:
     """Texts for classes of any type."""
     return np.char.add("class ", codes.astype(str))
-
-
-def _has_words(frame: pd.DataFrame) -> bool:
-    """Whether some column is not one of numbers."""
-    return frame.select_dtypes("number").shape[1] < frame.shape[1]
 
 
 def _targets(targets: Any, rows: pd.DataFrame) -> np.ndarray:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.api.config import Config, composed, redacted, with_frame
-from mlxlab.api.frames import store_frame
+from mlxlab.api.config import Config, composed, redacted, store_frame, with_frame
 from mlxlab.errors import ConfigError
 from mlxlab.inference.predict import is_frame
 from mlxlab.record.run_file import read_run

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from mlxlab import terminal
 from mlxlab.schema.metric_names import LOSS, TOKENS_PER_SEC, VALID, VALID_LOSS
+from mlxlab.terminal.messages import FIRST_SECONDS, LINE_SECONDS, duration
 from mlxlab.terminal.program import in_notebook
-from mlxlab.terminal.progress import FIRST_SECONDS, LINE_SECONDS, duration
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.metrics.labelled import MAIN_METRIC
 from mlxlab.training.state import StepResult, TrainState

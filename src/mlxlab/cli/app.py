@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from mlxlab.errors import (
     WriteError,
     hides_interrupt,
 )
+from mlxlab.files.atomic import without_nonfinite
 from mlxlab.terminal.messages import configure_logging
 from mlxlab.terminal.redact import has_credentials, redact, why_refused
 from mlxlab.terminal.wording import one_line
@@ -106,3 +108,26 @@ def report(error: BaseException) -> int:
             return ServiceUnavailableError.exit_code
     traceback.print_exception(error)
     return INTERNAL_ERROR
+
+
+def prepare_inference() -> None:
+    """Prepares MLX and its kernels; call it before a module that uses them is imported."""
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.backend.ops.native.activation import activate_for_inference
+
+    activate_for_inference()
+
+
+def print_json(value: object) -> None:
+    """Null stands for NaN and infinities, which JSON does not have."""
+    print(json.dumps(without_nonfinite(value), allow_nan=False, indent=1))
+
+
+def print_result(value: object, text: str, json: bool) -> None:
+    """Prints the text, or with `json` the value."""
+    if json:
+        print_json(value)
+    else:
+        terminal.show(text)

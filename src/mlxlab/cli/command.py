@@ -1,8 +1,8 @@
 """Runs a command: a plain function whose signature, type hints and docstring are its options, checks and help.
 
 A module of this package, or of `extensions/*/commands/`, is a command. It has a function of its own name, or the
-table `ACTIONS`: first argument -> function of the module, or `submodule.function`; that of "" is the default. Nothing
-but source text is read before the options are valid.
+table `ACTIONS`: first argument -> function of the module; that of "" is the default. Nothing but source text is read
+before the options are valid.
 
     def predict(run: Path, batch_size: Size = 64, *names: str, json: bool = False, **data: str) -> None:
 
@@ -15,7 +15,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -95,8 +95,7 @@ def _table(name: str, module: str) -> dict[str, str]:
     statement = find_statement(name, module)
     if not isinstance(statement, ast.Assign):
         return {}
-    table: dict[str, str] = ast.literal_eval(statement.value)
-    return table
+    return dict(ast.literal_eval(statement.value))
 
 
 def _act(module: str, args: Sequence[str]) -> int | None:
@@ -110,10 +109,9 @@ def _act(module: str, args: Sequence[str]) -> int | None:
         raise ConfigError(f"{args[0]}: unknown subcommand{suggestion(args[0], names)}")
     target = actions[action]
     names, values = parse_args(args, target, _table("ALIASES", module))
-    home, _, name = target.rpartition(".")
-    function: Any = getattr(importlib.import_module(home), name)
-    code: int | None = function(*names, **values)
-    return code
+    function: Callable[..., int | None]
+    function = getattr(importlib.import_module(module), target.rpartition(".")[2])
+    return function(*names, **values)
 
 
 def _is_name(arg: str) -> bool:

@@ -21,7 +21,7 @@ from mlxlab import terminal
 from mlxlab.analysis.comparison import Evaluation
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
 from mlxlab.analysis.comparison_runs import compare_folders, comparison_folder
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.app import print_json
 from mlxlab.errors import ConfigError
 from mlxlab.terminal import program
 from mlxlab.terminal.nearest import did_you_mean, nearest

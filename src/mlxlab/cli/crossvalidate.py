@@ -29,7 +29,7 @@ from mlxlab.analysis.crossvalidation import (
     plan_folds,
     write_tables,
 )
-from mlxlab.cli.print_json import print_result
+from mlxlab.cli.app import print_result
 from mlxlab.errors import ConfigError, RunInterrupted, UserError
 from mlxlab.record.attempts import read_job
 from mlxlab.schema.constraints import Ge, Le
@@ -72,7 +72,7 @@ def crossvalidate(
         teacher_args = shlex.split(teacher or "")
     except ValueError as error:
         raise ConfigError(f"teacher={teacher}: {error}") from None
-    from mlxlab.files.new_folder import make_folder
+    from mlxlab.files.atomic import make_folder
 
     args = list(overrides)
     _check_args(args)

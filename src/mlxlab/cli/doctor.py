@@ -17,7 +17,7 @@ from functools import partial
 
 from mlxlab import terminal
 from mlxlab.backend.detached import module_environment
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.app import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.schema.constraints import Positive
@@ -52,27 +52,26 @@ def doctor(timeout: Positive = 60.0, json: bool = False) -> int:
         "compiler": check_compiler,
         "config files": conf_dir,
     }
-    findings = [_finding(name, check) for name, check in checks.items()]
+    findings = []
+    for name, check in checks.items():
+        status = "ok"
+        try:
+            value = str(check())
+        except Exception as fault:  # A broken package may raise anything.
+            status = "warning" if name == OPTIONAL else "error"
+            value = str(fault)
+        value = one_line(redact(value), 400)
+        findings.append({"check": name, "status": status, "value": value})
     if json:
         print_json(findings)
     else:
         for each in findings:
-            status = terminal.styled(f"{each['status']:9}", STYLES[each["status"]])
-            print(f"{status}{each['check']:13} {each['value']}")
+            label = terminal.styled(f"{each['status']:9}", STYLES[each["status"]])
+            print(f"{label}{each['check']:13} {each['value']}")
 
     if any(each["status"] == "error" for each in findings):
         return ServiceUnavailableError.exit_code
     return 0
-
-
-def _finding(name: str, check: Callable[[], object]) -> dict[str, str]:
-    status = "ok"
-    try:
-        value = str(check())
-    except Exception as fault:  # A broken package may raise anything.
-        status = "warning" if name == OPTIONAL else "error"
-        value = str(fault)
-    return {"check": name, "status": status, "value": one_line(redact(value), 400)}
 
 
 def check_python() -> str:

@@ -10,7 +10,7 @@ product of two of them is their similarity. It appears whole or not at all.
 import logging
 from pathlib import Path
 
-from mlxlab.cli.print_json import print_result
+from mlxlab.cli.app import prepare_inference, print_result
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Size
 from mlxlab.terminal.wording import counted
@@ -38,13 +38,9 @@ def embed(
     """
     if output.suffix != ".npy":
         raise ConfigError(f"output={output}: expected a name that ends in .npy")
-    from mlxlab import backend
-
-    backend.prepare()
-    from mlxlab.backend.ops.native.activation import activate_for_inference
+    prepare_inference()
     from mlxlab.inference.embed import load_vectors, write_vectors
 
-    activate_for_inference()
     vectors = load_vectors(model, column)
     count = write_vectors(vectors, input, output, batch_size)
     log.info(f"{counted(count, 'vector')} of {vectors.size} numbers")

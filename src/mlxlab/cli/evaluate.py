@@ -26,7 +26,7 @@ import logging
 from pathlib import Path
 
 from mlxlab import terminal
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.app import prepare_inference, print_json
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Size
 from mlxlab.terminal.messages import announce
@@ -74,15 +74,11 @@ def evaluate(
         if "source" not in data:
             raise ConfigError(f"run={run}: expected data.source=FILE, the text to evaluate on")
     loading = announce(f"loading {pretrained or run}")
-    from mlxlab import backend
-
-    backend.prepare()
-    from mlxlab.backend.ops.native.activation import activate_for_inference
+    prepare_inference()
     from mlxlab.config.hydra.compose import compose_checked
     from mlxlab.evaluation.evaluate_run import evaluate_published, evaluate_restored
     from mlxlab.inference.restore import restore_model
 
-    activate_for_inference()
     subject = str(pretrained or run)
     if published:
         with loading:

@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from mlxlab.cli.app import prepare_inference
 from mlxlab.errors import ConfigError
-from mlxlab.terminal.progress import activity
+from mlxlab.terminal.messages import activity
 from mlxlab.terminal.wording import counted
 
 if TYPE_CHECKING:
@@ -62,14 +63,10 @@ def generate(
     texts = [prompt.replace("\\n", "\n")] if prompts is None else read_prompts(prompts)
     # A token's products are too small to share: two threads were 10 times slower wherever another process ran.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from mlxlab import backend
-
-    backend.prepare()
-    from mlxlab.backend.ops.native.activation import activate_for_inference
+    prepare_inference()
     from mlxlab.inference.generate import GenerationConfig
     from mlxlab.inference.text_generator import load_generator
 
-    activate_for_inference()
     more: dict[str, Any] = {**options}
     more["stop"] = [text.replace("\\n", "\n") for text in more.get("stop", [])]
     request = GenerationConfig(**more)

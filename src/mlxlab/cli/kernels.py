@@ -11,7 +11,7 @@ use the kernels.
 Exit codes: 0; 69 if they cannot be built on this machine, the compiler failed, or the self-check did.
 """
 
-from mlxlab.cli.print_json import print_result
+from mlxlab.cli.app import print_result
 from mlxlab.errors import ServiceUnavailableError
 
 ACTIONS = {"info": "info", "build": "build"}

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.app import print_json
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.schema.constraints import Ge, Le, Positive
 from mlxlab.terminal.wording import counted

@@ -6,14 +6,34 @@ The modules stand in this package and in `extensions/*/commands/`.
 import re
 import signal
 import sys
+from itertools import chain
 from pathlib import Path
 
-from mlxlab import __version__
+from mlxlab import __version__, terminal
 from mlxlab.errors import ConfigError
 from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.tables import hang
 
 PACKAGE = Path(__file__).parents[1]
-NO_COMMANDS = ("app", "command", "main", "overview", "print_json")
+NO_COMMANDS = ("app", "command", "main")
+TITLE = f"mlxlab {__version__}: trains, distils and compares models with Apple MLX; resumes and tracks them exactly."
+FIRST = {
+    "train experiment=titanic hydra.run.dir=outputs/first": "train a classifier on the Titanic data",
+    "train hydra.run.dir=outputs/first resume=auto": "continue it, if it was stopped or killed",
+    "predict run=outputs/first input=test output=predictions.csv": "predict rows with it",
+    "train data=text_classification data.source=my.csv data.text_column=TEXT data.target=LABEL": "your own data",
+    "runs list": "all runs, with their metrics",
+    "doctor": "check the installation",
+}
+TOPICS = {
+    "Train": ("train", "launch", "lr_find", "crossvalidate", "trial", "info"),
+    "Use a trained model": ("evaluate", "predict", "generate", "embed", "export"),
+    "Look back": ("runs", "report", "compare", "registry", "ui"),
+    "Check": ("doctor", "kernels", "verify", "reproduce", "schema"),
+}
+CLOSING = """`mlxlab COMMAND --help` lists the options of a command.
+Documentation: README.md and docs/index.md in the source; `mkdocs build` makes a site of them."""
+_COLUMN = 18  # The descriptions of commands begin here.
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +49,9 @@ def _run(argv: list[str] | None) -> int:
     if name in ("-h", "--help", "help"):
         from mlxlab.cli.app import run_subcommand
 
-        return run_subcommand([], act=_print_overview, show_help=str, needs_args=False)
+        return run_subcommand(
+            [], act=lambda _: print(overview_text()), show_help=str, needs_args=False
+        )
     if name == "--version":
         print(f"mlxlab {__version__}")
         return 0
@@ -75,7 +97,24 @@ def _command_files() -> dict[str, Path]:
     return {name: file for name, file in files.items() if name not in NO_COMMANDS}
 
 
-def _print_overview(args: list[str]) -> None:
-    from mlxlab.cli.overview import overview_text
+def overview_text() -> str:
+    """The first commands, all commands by topic, where to read on. Commands are never broken: they can be copied."""
+    headings = subcommands()
+    width = terminal.columns() or 120
+    start = [terminal.styled("Start", "bold")]
+    for command, text in FIRST.items():
+        start += [*hang(f"  # {text}", "", 0, width), f"  mlxlab {command}"]
+    sections = [hang("", TITLE, 0, width), start]
 
-    print(overview_text(subcommands()))
+    of_extensions = sorted(headings.keys() - set(chain.from_iterable(TOPICS.values())))
+    for topic, names in {**TOPICS, "Extensions": of_extensions}.items():
+        lines = [terminal.styled(topic, "bold")]
+        for name in names:
+            lines += hang(f"  {name}", headings[name], _COLUMN, width)
+        if names:
+            sections.append(lines)
+
+    closing = []
+    for text in CLOSING.splitlines():
+        closing += hang("", text, 0, width)
+    return "\n\n".join(map("\n".join, [*sections, closing]))

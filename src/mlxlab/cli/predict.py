@@ -24,7 +24,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mlxlab.cli.print_json import print_json, print_result
+from mlxlab.cli.app import prepare_inference, print_json, print_result
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Share, Size
 from mlxlab.terminal.wording import counted, one_line
@@ -129,11 +129,7 @@ def _predict_texts(
 
 
 def _restore(run: Path, checkpoint: str) -> "RestoredModel":
-    from mlxlab import backend
-
-    backend.prepare()
-    from mlxlab.backend.ops.native.activation import activate_for_inference
+    prepare_inference()
     from mlxlab.inference.restore import restore_model
 
-    activate_for_inference()
     return restore_model(run, checkpoint)

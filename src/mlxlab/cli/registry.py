@@ -8,7 +8,7 @@ Example
     mlxlab predict run=models:/NAME@champion input=FILE output=predictions.csv
 """
 
-from mlxlab.cli.print_json import print_result
+from mlxlab.cli.app import print_result
 from mlxlab.config.paths import project_root
 from mlxlab.past_runs.lookup import find_run, open_reader
 from mlxlab.schema.constraints import NonNegative

@@ -14,7 +14,7 @@ Examples
 import webbrowser
 from pathlib import Path
 
-from mlxlab.cli.print_json import print_result
+from mlxlab.cli.app import print_result
 from mlxlab.errors import InputNotFoundError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.record.run_file import FILE

@@ -11,10 +11,10 @@ import secrets
 from datetime import datetime
 from pathlib import Path
 
-from mlxlab.cli.print_json import print_result
+from mlxlab.cli.app import print_result
 from mlxlab.config.paths import project_root
 from mlxlab.errors import CheckpointUnavailableError
-from mlxlab.files.new_folder import refuse_existing
+from mlxlab.files.atomic import refuse_existing
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.schema.constraints import NonNegative
 

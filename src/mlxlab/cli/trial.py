@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mlxlab.cli.print_json import print_result
+from mlxlab.cli.app import print_result
 from mlxlab.schema.constraints import Ge, Le, NonNegative
 from mlxlab.schema.metric_names import Metric
 from mlxlab.sweep.trial.setup import Options, prepare_trial, read_budget, split_args

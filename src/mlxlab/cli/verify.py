@@ -8,7 +8,7 @@ for the device and the versions that the run was made with.
 
 from pathlib import Path
 
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.app import print_json
 
 
 def verify(

@@ -110,25 +110,16 @@ def admitted_config(stored: Tree, current: Tree | None = None) -> Tree:
         target = value_at(config, parent)
         if isinstance(source, dict) and isinstance(target, dict) and name in source:
             target[name] = deepcopy(source[name])
-    config["callbacks"] = _callbacks(stored["callbacks"], current["callbacks"])
+    # The callbacks that the run has, but for those that train with the settings of the user.
+    config["callbacks"] = {}
+    for name, node in stored["callbacks"].items():
+        if _is_ours(node) and str(value_at(node, "_target_")).endswith(TRAINING_CALLBACKS):
+            config["callbacks"][name] = deepcopy(node)
+        elif name in current["callbacks"]:
+            config["callbacks"][name] = current["callbacks"][name]
     if stored["tracking"] == NO_TRACKER:
         config["tracking"] = dict(NO_TRACKER)  # Recording less than the user would is harmless.
     return config
-
-
-def _callbacks(stored: Tree, current: Tree) -> Tree:
-    """The callbacks that the run has, but for those that train with the settings of the user."""
-    callbacks = {}
-    for name, node in stored.items():
-        if _trains(node):
-            callbacks[name] = deepcopy(node)
-        elif name in current:
-            callbacks[name] = current[name]
-    return callbacks
-
-
-def _trains(node: object) -> bool:
-    return _is_ours(node) and str(value_at(node, "_target_")).endswith(TRAINING_CALLBACKS)
 
 
 def _is_ours(node: object) -> bool:

@@ -13,8 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from mlxlab.config.paths import conf_dir
-from mlxlab.config.plugins import plugins
+from mlxlab.config.paths import conf_dir, plugins
 from mlxlab.config.schema.signature import read_signature
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.terminal.wording import one_line

@@ -31,7 +31,7 @@ from mlxlab.inference.text_generator import load_published, with_pretrained
 from mlxlab.models.baselines.predict import Baseline, predict_baselines
 from mlxlab.record import run_record as records
 from mlxlab.record.run_record import RunRecord, SplitResult
-from mlxlab.terminal.progress import activity
+from mlxlab.terminal.messages import activity
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.metrics.labelled import as_thresholds, main_metric
 from mlxlab.views.pages import evaluation_lines

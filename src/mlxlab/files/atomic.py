@@ -1,20 +1,30 @@
-"""Writes a file whole or not at all: a temporary file in the same folder, then one rename."""
+"""Writes a file or a folder whole or not at all: a temporary one in the same folder, then one rename.
+
+A lock keeps processes apart that write the same: the kernel unlocks the file when its process ends.
+"""
 
 import base64
+import errno
 import fcntl
 import json
 import math
 import os
+import re
 import secrets
+import shutil
+import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from mlxlab.errors import CannotCreateError
+
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, object] | None"
 
 _PREFIX = ".tmp-"
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def write_atomic(path: Path, data: bytes | str, *, durable: bool = False) -> None:
@@ -107,3 +117,61 @@ def fsync_folder(folder: Path) -> None:
         fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder of a run or sweep, or raises CannotCreateError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror or error}; the run folder cannot be created"
+        raise CannotCreateError(message) from None
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder next to `path`, which it becomes at the end; raises as `refuse_existing`, and OSError.
+
+    Those that killed processes left for the same path are removed.
+    """
+    refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-{re.escape(path.name[:100])}")
+    for leftover in leftovers(path.parent):
+        if own.fullmatch(leftover.name):
+            shutil.rmtree(leftover, ignore_errors=True)
+    temporary = temporary_name(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def refuse_existing(path: Path) -> None:
+    """CannotCreateError if there is anything at this path."""
+    if os.path.lexists(path):
+        raise CannotCreateError(f"out={path}: exists already; expected the name of a new one")
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Locks a file, which is created unless it exists; yields False if another process holds it.
+
+    Raises OSError, at once, if it is a symbolic link, a pipe or a device.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, _LOCK_FLAGS, 0o644)
+    is_free = True
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file", str(path))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        yield is_free
+    finally:
+        os.close(file)

@@ -13,8 +13,7 @@ from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data.chat.chat_template import ChatTokenizer, load_template
 from mlxlab.errors import ConfigError, WriteError
-from mlxlab.files.atomic import write_atomic
-from mlxlab.files.new_folder import new_folder, refuse_existing
+from mlxlab.files.atomic import new_folder, refuse_existing, write_atomic
 from mlxlab.inference.restore import ENSEMBLE_FILE, RestoredModel, restore_model, stored_config_dir
 from mlxlab.inference.text_generator import restored_generator
 from mlxlab.models.interop.counterpart import TrainedModel

@@ -230,7 +230,7 @@ class CommandLine(NamedTuple):
 
 def current_command() -> CommandLine:
     """The command line of the running job; empty outside of a job."""
-    from mlxlab.config.hydra.overrides import cli_overrides, group_choices, typed_run_dir
+    from mlxlab.config.hydra.job import cli_overrides, group_choices, typed_run_dir
 
     run_dir = typed_run_dir()
     overrides = [text for text in cli_overrides() if override_name(text) != TRUST]

@@ -72,7 +72,7 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
         ConfigError: the overrides contradict each other, or the past run cannot be composed any more.
         InputNotFoundError, DataError, NotAllowedError, ServiceUnavailableError: as `find_run_folder`, `read_past_run`.
     """
-    from mlxlab.config.hydra.overrides import parse, typed_values
+    from mlxlab.config.hydra.job import parse, typed_values
 
     name = typed_values(overrides).get(KEY, "null")
     if name in ("", "null"):

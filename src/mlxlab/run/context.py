@@ -37,9 +37,8 @@ from mlxlab.run.signals import SignalHandler
 from mlxlab.run.storage import NoCloud, Storage
 from mlxlab.run.writer import RunWriter
 from mlxlab.terminal import messages
-from mlxlab.terminal.messages import set_aside_log, survives_closed_pipes
+from mlxlab.terminal.messages import activity, set_aside_log, survives_closed_pipes
 from mlxlab.terminal.program import display_path, run_dir_override
-from mlxlab.terminal.progress import activity
 from mlxlab.terminal.wording import one_line
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.distributed.launch_env import rank
@@ -209,8 +208,7 @@ def announce(cfg: Mapping[str, Any], run_dir: Path) -> AbstractContextManager[ob
 
     Call it before anything heavy is imported, and enter it once signals are blocked: it starts a thread.
     """
-    from mlxlab.config.hydra.job import is_sweep_job
-    from mlxlab.config.hydra.overrides import group_choices
+    from mlxlab.config.hydra.job import group_choices, is_sweep_job
 
     name = _resumed_name(cfg, run_dir) or run_name(cfg, group_choices(), run_dir)
     title = f"{name} in {display_path(run_dir)}: loading MLX, data and model"

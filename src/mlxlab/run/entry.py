@@ -19,9 +19,8 @@ from mlxlab.checkpoint.names import (
     split_path,
 )
 from mlxlab.config.admission import TRUST, admitted_choices, is_trusted
-from mlxlab.config.hydra.overrides import as_typed, typed_values
-from mlxlab.config.paths import conf_dir
-from mlxlab.config.plugins import plugins
+from mlxlab.config.hydra.job import as_typed, typed_values
+from mlxlab.config.paths import conf_dir, plugins
 from mlxlab.errors import (
     CheckpointUnavailableError,
     ConfigError,
@@ -58,7 +57,7 @@ def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> 
     """
     from mlxlab.config.hydra.compose import without_hydra
     from mlxlab.config.hydra.job import job_config
-    from mlxlab.files.new_folder import make_folder
+    from mlxlab.files.atomic import make_folder
 
     with job_config(config):
         prepare_run(config)

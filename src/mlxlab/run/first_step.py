@@ -23,8 +23,8 @@ from mlxlab.evaluation.parts.data import Config
 from mlxlab.models.model import Model, count_trainable, parameter_shapes, training_flops
 from mlxlab.run.resume.start import Start
 from mlxlab.run.session import Session, build_session
-from mlxlab.terminal.markdown import markdown_table
 from mlxlab.terminal.messages import configure_logging
+from mlxlab.terminal.tables import markdown_table
 from mlxlab.terminal.wording import counted
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import TrainState

@@ -22,8 +22,8 @@ from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
 from mlxlab.models.tabular import Tabular
 from mlxlab.run.resume.start import Start
+from mlxlab.terminal.messages import activity
 from mlxlab.terminal.nearest import suggestion
-from mlxlab.terminal.progress import activity
 from mlxlab.terminal.wording import counted
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext

@@ -1,9 +1,7 @@
 """Dotted keys of nested mappings and lists: `data.batch_size`, `tags['a.b']`, `trainer.teachers.0`."""
 
 import re
-from collections.abc import Iterator
-
-KeyPath = tuple[str, ...]
+from collections.abc import Iterable, Iterator
 
 _SEGMENT = re.compile(r"\['((?:[^'\\]|\\.)*)'\]|\.?([^.\[\]]+)")
 _UNQUOTED = re.compile(r"[^.\[\]'\\]+")
@@ -12,13 +10,11 @@ _UNQUOTED = re.compile(r"[^.\[\]'\\]+")
 def walk(tree: object, path: str = "", *, lists: bool = True) -> Iterator[tuple[str, object]]:
     """(dotted key, value) of the tree itself and of everything in it; without `lists` not of the items of lists."""
     yield path, tree
-    entries = (
-        tree.items()
-        if isinstance(tree, dict)
-        else enumerate(tree)
-        if isinstance(tree, list) and lists
-        else ()
-    )
+    entries: Iterable[tuple[object, object]] = ()
+    if isinstance(tree, dict):
+        entries = tree.items()
+    elif isinstance(tree, list) and lists:
+        entries = enumerate(tree)
     for key, value in entries:
         yield from walk(value, join_key(path, key), lists=lists)
 
@@ -41,7 +37,7 @@ def join_key(path: str, key: object) -> str:
     return f"{path}['{quoted}']"
 
 
-def split_key(text: str) -> KeyPath:
+def split_key(text: str) -> tuple[str, ...]:
     """The keys that `join_key` joined."""
     return tuple(name or re.sub(r"\\(.)", r"\1", quoted) for quoted, name in _SEGMENT.findall(text))
 

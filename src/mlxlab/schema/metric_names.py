@@ -45,15 +45,15 @@ _RANKING = ("valid/roc_auc", "valid/average_precision", "valid/log_loss")
 _F1 = ("valid/f1_macro", "valid/f1_micro")
 BY_TASK = {  # what the evaluation of each kind of task gives
     "classification": (
-        *(
-            "valid/loss",
-            "valid/accuracy",
-            "valid/balanced_accuracy",
-            "valid/precision",
-            "valid/recall",
-            "valid/f1",
-        ),
-        *(*_F1, *_RANKING, "valid/calibration_error"),
+        "valid/loss",
+        "valid/accuracy",
+        "valid/balanced_accuracy",
+        "valid/precision",
+        "valid/recall",
+        "valid/f1",
+        *_F1,
+        *_RANKING,
+        "valid/calibration_error",
     ),
     "multi_label": ("valid/loss", "valid/accuracy", "valid/exact_match", *_F1, *_RANKING),
     "regression": ("valid/loss", "valid/mae", "valid/rmse", "valid/r2", "valid/spearman"),
@@ -112,6 +112,8 @@ def is_better(metric: str, new: float, old: float | None, min_delta: float = 0.0
     """True if `new` is better than `old` by more than `min_delta`; NaN never is."""
     if math.isnan(new):
         return False
-    return old is None or (
-        new < old - min_delta if lower_is_better(metric) else new > old + min_delta
-    )
+    if old is None:
+        return True
+    if lower_is_better(metric):
+        return new < old - min_delta
+    return new > old + min_delta

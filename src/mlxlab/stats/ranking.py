@@ -3,8 +3,13 @@
 The best of many configurations looks good by selection alone. Gutmann & Maymin (1987), "Is the selected population the
 best?", show what corrects for that, whatever their number: the two-sided t-test of the best one against every other
 must reject. Sood (2024), "Powerful rank verification for multivariate Gaussian data with any covariance structure",
-extends it to paired and unequal numbers of seeds. The variance is that of `noise`. With fewer than three seeds of a
-configuration no winner is named: its results then say too little about its own noise.
+extends it to paired and unequal numbers of seeds. With fewer than three seeds of a configuration no winner is named: its
+results then say too little about its own noise.
+
+A variance from a few seeds is uncertain, and one pooled over all configurations is wrong where some vary more than
+others. Smyth (2004), "Linear models and empirical Bayes methods for assessing differential expression", weighs both:
+the more the variances of the configurations agree, the more each is drawn to the pooled one, and the more degrees of
+freedom a test has.
 
 Which others are *worse than the best* is a claim about each of them: its p is multiplied by the number of all pairs of
 configurations (Bonferroni), because the best one was selected too.
@@ -19,7 +24,6 @@ from typing import Literal
 import numpy as np
 
 from mlxlab.stats import LEVEL
-from mlxlab.stats.noise import Noise, estimate_noise
 from mlxlab.stats.paired import t_quantile, two_sided_p
 
 POWER_QUANTILE = 0.8416  # The quantile of the normal distribution for a power of 0.8.
@@ -92,6 +96,19 @@ def as_table(results: Sequence[Mapping[str, float]]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """The variance of one result of each configuration.
+
+    Args:
+        variances: (configurations,); the prior one for those with a single seed; NaN if all have one.
+        degrees: degrees of freedom of a test that uses the variances; NaN if these are.
+    """
+
+    variances: np.ndarray
+    degrees: float
+
+
+@dataclass(frozen=True)
 class _Scores:
     """Results that are compared, higher ones better, and how much they vary.
 
@@ -130,7 +147,10 @@ def rank(values: np.ndarray, *, minimised: bool, shared_rows: float = 0.0) -> Ra
     blocks = _common_seeds(values)
     paired = bool(blocks.any())
     if paired:
-        without_seeds = _without_seed_effects(scores.values, blocks)
+        common = scores.values[:, blocks]
+        complete = common[np.isfinite(common).all(axis=1)]
+        # Leave out what each seed adds to all configurations that have all of them.
+        without_seeds = common - (complete.mean(axis=0) - complete.mean())
         noise = estimate_noise(without_seeds, int(blocks.sum()) - 1, resolution)
         compared = _Scores(without_seeds, noise, shared_rows)
 
@@ -138,7 +158,8 @@ def rank(values: np.ndarray, *, minimised: bool, shared_rows: float = 0.0) -> Ra
     order = np.argsort(-means, kind="stable")
     best = order[0]
     p = _p_of_leads(compared, means, best)
-    margins = _margins(scores)
+    errors = np.sqrt(scores.variances_of_means)
+    margins = np.where(scores.counts > 1, t_quantile(scores.noise.degrees) * errors, np.nan)
     standings = _standings(p, compared.counts, best)
     entries = tuple(
         RankedConfiguration(
@@ -182,13 +203,6 @@ def _common_seeds(values: np.ndarray) -> np.ndarray:
     return np.zeros_like(common)
 
 
-def _without_seed_effects(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """The results of some seeds, less what each seed adds to all configurations that have all of them."""
-    common = values[:, seeds]
-    complete = common[np.isfinite(common).all(axis=1)]
-    return common - (complete.mean(axis=0) - complete.mean())
-
-
 def _p_of_leads(scores: _Scores, means: np.ndarray, best: int) -> np.ndarray:
     """The p of the lead of the best configuration over each other one; NaN if the noise is unknown."""
     leads = means[best] - means
@@ -198,12 +212,6 @@ def _p_of_leads(scores: _Scores, means: np.ndarray, best: int) -> np.ndarray:
     p = np.where(errors == 0, leads == 0, p)
     p[best] = np.nan
     return p
-
-
-def _margins(scores: _Scores) -> np.ndarray:
-    """Half the width of the confidence interval of each mean; NaN of a single value."""
-    errors = np.sqrt(scores.variances_of_means)
-    return np.where(scores.counts > 1, t_quantile(scores.noise.degrees) * errors, np.nan)
 
 
 def _standings(p: np.ndarray, counts: np.ndarray, best: int) -> list[Standing]:
@@ -238,3 +246,66 @@ def _seeds_needed(
         if closest.lead >= quantile * error:
             return more
     return None
+
+
+def estimate_noise(values: np.ndarray, shared_degrees: int, resolution: float) -> Noise:
+    """The noise of results (configurations, seeds), NaN where one is missing.
+
+    Args:
+        shared_degrees: degrees of freedom that the results lack in all, beyond one for each configuration.
+        resolution: of the metric: results that differ by less are equal. Rounding adds a variance of its square / 12.
+    """
+    counts = np.isfinite(values).sum(axis=1) - 1
+    total = counts.sum() - shared_degrees
+    if total < 1:
+        return Noise(np.full(len(values), np.nan), np.nan)
+    degrees = counts * total / counts.sum()
+    residuals = values - np.nanmean(values, axis=1, keepdims=True)
+    squares = np.nansum(residuals**2, axis=1)
+    rounding = resolution**2 / 12
+    pooled = squares.sum() / total + rounding
+
+    several = counts > 0
+    own = np.full(len(values), pooled)
+    own[several] = squares[several] / degrees[several] + rounding
+    prior = _fit_prior(own[several], degrees[several])
+    if prior is None:
+        return Noise(np.full(len(values), pooled), total)
+    weighted = prior.degrees * prior.variance + degrees * own
+    least = prior.degrees + float(degrees[several].min())
+    return Noise(weighted / (prior.degrees + degrees), min(least, total))
+
+
+@dataclass(frozen=True)
+class _Prior:
+    """The variance that those of all configurations are drawn to, worth so many degrees of freedom."""
+
+    variance: float
+    degrees: float
+
+
+def _fit_prior(variances: np.ndarray, degrees: np.ndarray) -> _Prior | None:
+    """The prior of some variances; None if chance explains how they differ."""
+    if len(variances) < 3 or not (variances > 0).all():
+        return None
+    from scipy.special import digamma, polygamma  # It takes 0.2 s to import.
+
+    half = degrees / 2
+    logs = np.log(variances) - digamma(half) + np.log(half)
+    excess = float(logs.var(ddof=1) - polygamma(1, half).mean())
+    if excess <= 0:
+        return None
+    prior = _inverse_trigamma(excess)
+    log_variance = logs.mean() + digamma(prior) - np.log(prior)
+    return _Prior(float(np.exp(log_variance)), 2 * prior)
+
+
+def _inverse_trigamma(value: float) -> float:
+    """The x > 0 with trigamma(x) = `value`. 1 / trigamma is nearly a straight line (Smyth 2004, appendix)."""
+    from scipy.optimize import newton
+    from scipy.special import polygamma
+
+    def error(x: float) -> float:
+        return float(1 / polygamma(1, x) - 1 / value)
+
+    return float(newton(error, 0.5 + 1 / value, tol=1e-13, rtol=1e-13))

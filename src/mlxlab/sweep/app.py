@@ -22,7 +22,7 @@ from mlxlab.analysis.sweeps.sweep_start import (
 )
 from mlxlab.analysis.sweeps.tables import describe_jobs
 from mlxlab.config.admission import TRUST
-from mlxlab.config.hydra.overrides import as_typed
+from mlxlab.config.hydra.job import as_typed
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.sweep import is_ours
 from mlxlab.sweep.jobs import (

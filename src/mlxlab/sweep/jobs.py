@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from mlxlab.checkpoint.names import FOLDER, committed_paths, holds_rounds
 from mlxlab.config.hydra.job import job_folder, set_number
 from mlxlab.errors import CannotCreateError, WorkerLostError
-from mlxlab.files.lock import lock
+from mlxlab.files.atomic import lock
 from mlxlab.record.attempts import JobRecord, begin_job, end_job, read_job
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import JobIdentity

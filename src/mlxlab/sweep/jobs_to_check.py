@@ -7,7 +7,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from mlxlab.config.hydra.overrides import as_typed, parse
+from mlxlab.config.hydra.job import as_typed, parse
 from mlxlab.errors import ConfigError
 from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.terminal.wording import one_line

@@ -42,7 +42,7 @@ class ParentRun(Callback):
     def open(self, config: DictConfig) -> None:
         """Opens the run; our sweepers do so once they hold the folder."""
         from mlxlab.analysis.sweeps.sweep_start import FILE as SWEEP
-        from mlxlab.config.hydra.overrides import as_typed
+        from mlxlab.config.hydra.job import as_typed
         from mlxlab.config.instantiate import instantiate
         from mlxlab.config.paths import project_root
         from mlxlab.tracking.journal import PARENT

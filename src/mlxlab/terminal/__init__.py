@@ -21,15 +21,6 @@ def columns(stream: TextIO | None = None) -> int | None:
     return shutil.get_terminal_size().columns
 
 
-def shows_color(stream: TextIO | None = None) -> bool:
-    """Whether the stream is a terminal with colours, and `NO_COLOR` (no-color.org) is not set."""
-    return (
-        is_terminal(stream or sys.stdout)
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM") != "dumb"
-    )
-
-
 def is_terminal(stream: TextIO | None) -> bool:
     """False for None, as a program without standard streams has, and for a closed stream."""
     try:
@@ -39,8 +30,9 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
-    """The text in a colour, or bold, where the stream shows it."""
-    if not text or not shows_color(stream):
+    """The text in a colour, or bold, on a terminal with colours where `NO_COLOR` (no-color.org) is not set."""
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if not text or is_plain or not is_terminal(stream or sys.stdout):
         return text
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
 

@@ -1,10 +1,13 @@
-"""Messages of `mlxlab` loggers, on standard error."""
+"""Messages of `mlxlab` loggers, on standard error, also on what takes long: one line after some seconds, then one every
+half minute, so that a terminal, a pipe and a log file get the same.
+"""
 
 import logging
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import (
     AbstractContextManager,
     contextmanager,
@@ -15,12 +18,15 @@ from contextlib import (
 )
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, TypeVar
 
 from mlxlab.terminal import is_terminal
-from mlxlab.terminal.progress import activity
 from mlxlab.terminal.redact import redact
 
+FIRST_SECONDS = 3.0  # A program that is quicker says nothing about what it does.
+LINE_SECONDS = 30.0
+
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -125,11 +131,9 @@ class _ClosablePipe:
 @contextmanager
 def survives_closed_pipes() -> Iterator[None]:
     """A reader of standard output or error that ends, as in `| head`, does not end what is inside."""
-    streams = [
-        cast(TextIO, _ClosablePipe(stream)) if stream else stream
-        for stream in (sys.stdout, sys.stderr)
-    ]
-    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+    output: Any = sys.stdout and _ClosablePipe(sys.stdout)
+    errors: Any = sys.stderr and _ClosablePipe(sys.stderr)
+    with redirect_stdout(output), redirect_stderr(errors):
         yield
 
 
@@ -166,3 +170,60 @@ def announce(text: str) -> AbstractContextManager[object]:
         return activity(text, since=time.monotonic())
     logger.info(f"{text} ...")
     return nullcontext()
+
+
+@contextmanager
+def activity(text: str, *, since: float | None = None) -> Iterator[None]:
+    """Logs `text` if what is inside takes long, the time so far, and that it is done if there were several lines.
+
+    By a thread, as C++ does not return to Python.
+
+    Args:
+        since: when it began, in the time of `time.monotonic`; None is now.
+    """
+    ended = threading.Event()
+    start = time.monotonic() if since is None else since
+
+    def report() -> None:
+        wait = max(0.0, start + FIRST_SECONDS - time.monotonic())
+        is_first = True
+        while not ended.wait(wait):
+            elapsed = time.monotonic() - start
+            logger.info(f"{text} ..." if is_first else f"{text} ... {duration(elapsed)} so far")
+            wait = LINE_SECONDS
+            is_first = False
+
+    thread = threading.Thread(target=report, name="activity", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if (elapsed := time.monotonic() - start) > LINE_SECONDS:
+        logger.info(f"{text}: done after {duration(elapsed)}")
+
+
+def track(
+    items: Iterable[T], text: str, total: int | None = None, *, at_most: bool = False
+) -> Iterator[T]:
+    """Yields the items and logs how many are done; with a known `total`, or one that is `at_most`, also the time left."""
+    start = time.monotonic()
+    due = FIRST_SECONDS
+    for done, item in enumerate(items):
+        elapsed = time.monotonic() - start
+        if done and elapsed >= due:
+            due = elapsed + LINE_SECONDS
+            line = f"{text}: {done}"
+            if total and total > done:
+                left = duration(elapsed * (total - done) / done)
+                whole = f"at most {total}" if at_most else str(total)
+                line += f" of {whole}, ETA {left}"
+            logger.info(line)
+        yield item
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss."""
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{remainder:02d}"

@@ -60,7 +60,7 @@ def nearest(typed: str, valid: Iterable[str]) -> str | None:
         return _MEANT[typed.lower()]
     same_letters = [name for name in names if sorted(name) == sorted(typed)]
     close = same_letters or get_close_matches(typed, names, n=1, cutoff=MIN_SIMILARITY)
-    return close[0] if close else None
+    return next(iter(close), None)
 
 
 def did_you_mean(name: str | None) -> str:
@@ -70,9 +70,12 @@ def did_you_mean(name: str | None) -> str:
 def suggestion(typed: str, valid: Iterable[str], prefix: str = "") -> str:
     """`; did you mean x?`, else the valid names if they are few, else nothing."""
     names = sorted({*valid})
-    if near := nearest(typed, names):
+    near = nearest(typed, names)
+    if near:
         return did_you_mean(prefix + near)
-    return f"; there is {', '.join(names)}" if 0 < len(names) <= MAX_LISTED else ""
+    if 0 < len(names) <= MAX_LISTED:
+        return f"; there is {', '.join(names)}"
+    return ""
 
 
 def key_suggestion(typed: str, keys: Iterable[str], path: str, elsewhere: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ def in_notebook() -> bool:
 
 def install_command(extra: str = "") -> str:
     """The command that installs mlxlab with an extra: from its checkout where it runs from one, else by its name."""
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     package = "mlxlab"
     option = ""
     if (checkout / "pyproject.toml").is_file():
@@ -29,7 +29,9 @@ def display_path(path: Path | str) -> str:
     """A path as a user would write it: relative if it lies in the current folder."""
     path = Path(path)
     folder = Path.cwd()
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+    if path.is_relative_to(folder):
+        path = path.relative_to(folder)
+    return str(path)
 
 
 def resume_command(folder: Path) -> str:

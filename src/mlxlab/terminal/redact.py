@@ -37,7 +37,9 @@ _ASSIGNMENT = re.compile(
 
 def redact(text: str) -> str:
     """`text` with the user and password of each URL in it, and query values that may be secret, replaced by `***`."""
-    return _URL.sub(lambda match: _redact_url(match[0]), text) if "://" in text else text
+    if "://" not in text:
+        return text
+    return _URL.sub(lambda match: _redact_url(match[0]), text)
 
 
 def redact_secrets(text: str) -> str:
@@ -52,8 +54,10 @@ def has_credentials(text: str) -> bool:
 
 def why_refused(text: str) -> str:
     """Why a text with credentials is refused, with the variables of the environment that it should be in."""
-    scheme = next((each for each in VARIABLES if each and f"{each}://" in text.lower()), "")
-    return f"{CREDENTIALS} ({', '.join(VARIABLES[scheme])}{'; see docs/how_to/cloud.md' if scheme else ''})"
+    for scheme, names in VARIABLES.items():
+        if scheme and f"{scheme}://" in text.lower():
+            return f"{CREDENTIALS} ({', '.join(names)}; see docs/how_to/cloud.md)"
+    return f"{CREDENTIALS} ({', '.join(VARIABLES[''])})"
 
 
 def issue_line(label: str, message: str) -> str:
@@ -73,11 +77,11 @@ def issue_line(label: str, message: str) -> str:
     typed_key, equals, value = typed.partition("=")
     key = inside or typed_key
     suggested = _SUGGESTED.search(message)
-    last, near = (
-        each.rpartition(".")[2].lstrip("-+") for each in (key, suggested[1] if suggested else "")
-    )
-    is_near = SequenceMatcher(None, last, near).ratio() >= _MISSPELT
-    is_misspelt = suggested is not None and is_near and not _SECRET.search(suggested[1])
+    last = key.rpartition(".")[2].lstrip("-+")
+    is_misspelt = False
+    if suggested is not None and not _SECRET.search(suggested[1]):
+        near = suggested[1].rpartition(".")[2].lstrip("-+")
+        is_misspelt = SequenceMatcher(None, last, near).ratio() >= _MISSPELT
     if not _SECRET.search(key) or (is_misspelt and _PLAIN.fullmatch(value)):
         return f"{label}: {message}"
     hidden = f"{typed_key}{equals and '=***'}{separator}{inside}"

@@ -1,8 +1,8 @@
-"""Markdown tables in a text, as lists where they are wider than the terminal."""
+"""Markdown tables, aligned for reading as text, and as lists where they are wider than the terminal."""
 
 import re
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 from textwrap import wrap
 
 _TABLE = re.compile(r"^\|.*\n\|(?:-+:?\|)+(?:\n\|.*)*", re.MULTILINE)
@@ -28,7 +28,9 @@ def _as_list(table: list[str], width: int, heading: Callable[[str], str]) -> Ite
     bars = [match.start() for match in re.finditer(r"\|", table[1])]  # A cell may contain others.
     head, _, *rows = ([line[a + 1 : b].strip() for a, b in pairwise(bars)] for line in table)
     if len(head) == 2:
-        first, *lines = _pairs([(row[0], row[1]) for row in [head, *rows]], width)
+        column = _column([row[0] for row in [head, *rows]], width)
+        pairs = [hang(name, value, column, width) for name, value in [head, *rows]]
+        first, *lines = chain.from_iterable(pairs)
         yield heading(first)
         yield from lines
         return
@@ -38,12 +40,6 @@ def _as_list(table: list[str], width: int, heading: Callable[[str], str]) -> Ite
         for name, value in zip(head[1:], values, strict=True):
             if value:
                 yield from hang(f"  {name}", value, column, width)
-
-
-def _pairs(rows: list[tuple[str, str]], width: int) -> Iterator[str]:
-    column = _column([name for name, _ in rows], width)
-    for name, value in rows:
-        yield from hang(name, value, column, width)
 
 
 def _column(names: list[str], width: int) -> int:
@@ -63,3 +59,28 @@ def hang(head: str, text: str, column: int, width: int) -> list[str]:
     if len(head) < column or not head:
         return [(head.ljust(column) + lines[0]).rstrip(), *padded[1:]]
     return [head, *padded] if text else [head]
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "lr") -> str:
+    """A table as lines of Markdown. `align`: a letter per column, l or r; the last holds for all further columns.
+
+    Line breaks and control characters, which a terminal would obey, become spaces.
+    """
+    lines = [[*map(_visible, line)] for line in (head, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    columns = list(zip(widths, align.ljust(len(head), align[-1]), strict=False))
+    row = ""
+    rule = ""
+    for width, side in columns:
+        if side == "l":
+            row += f"| {{:<{width}}} "
+            rule += f"|{'-' * (width + 2)}"
+        else:
+            row += f"| {{:>{width}}} "
+            rule += f"|{'-' * (width + 1)}:"
+    first, *others = [f"{row}|".format(*line) for line in lines]
+    return "\n".join([first, f"{rule}|", *others])
+
+
+def _visible(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -22,13 +22,17 @@ def one_of(names: Iterable[str]) -> str:
     """`one of a, b`, and `a` where there is no other."""
     listed = [*names]
     text = ", ".join(listed)
-    return f"one of {text}" if len(listed) > 1 else text
+    if len(listed) > 1:
+        return f"one of {text}"
+    return text
 
 
 def some(names: Sequence[str], count: int = SHOWN) -> str:
     """The first names, and how many more there are."""
-    shown_names = ", ".join(names[:count])
-    return f"{shown_names} and {len(names) - count} more" if len(names) > count else shown_names
+    text = ", ".join(names[:count])
+    if len(names) > count:
+        text += f" and {len(names) - count} more"
+    return text
 
 
 def one_line(text: str, max_length: int = 500) -> str:

@@ -19,8 +19,7 @@ from urllib.parse import unquote_to_bytes
 
 from mlxlab.backend.detached import start_detached
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.files.atomic import write_json
-from mlxlab.files.lock import lock
+from mlxlab.files.atomic import lock, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.tracking.destination import Destination, Entry
 from mlxlab.tracking.records import is_uid

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlxlab.backend.ops.cross_entropy import cross_entropy
 from mlxlab.data.batch import Batch, Task
-from mlxlab.terminal.progress import track
+from mlxlab.terminal.messages import track
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.head_chunks import token_losses
 from mlxlab.training.metrics.labelled import as_thresholds, labelled_metrics

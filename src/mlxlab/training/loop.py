@@ -13,7 +13,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import CheckpointUnavailableError, DivergenceError
 from mlxlab.schema import metric_names as names
-from mlxlab.terminal.progress import activity
+from mlxlab.terminal.messages import activity
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.device_batch import to_device

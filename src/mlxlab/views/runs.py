@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, product
 from typing import Any
 
-from mlxlab.terminal.markdown import markdown_table
 from mlxlab.terminal.program import display_path
+from mlxlab.terminal.tables import markdown_table
 from mlxlab.terminal.wording import one_line
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.mlflow.runs import MAIN, Difference, RunRow

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.tables import markdown_table
 from mlxlab.views.escape import Escape
 
 _ALIGN = {"number": "r", "text": "l", "prose": "l"}

@@ -201,10 +201,8 @@ def test_keys_are_documented_by_the_docstring(module):
 
 def test_classes_without_init_have_the_keys_of_their_fields(module):
     assert read_signature(f"{module}.Plain").keys == {}
-    assert {n: k.required for n, k in read_signature(f"{module}.Fields").keys.items()} == {
-        "size": True,
-        "rate": False,
-    }
+    fields = read_signature(f"{module}.Fields").keys
+    assert {n: k.required for n, k in fields.items()} == {"size": True, "rate": False}
     assert list(read_signature(f"{module}.Pair").keys) == ["left", "right"]
 
 
@@ -229,11 +227,8 @@ def test_a_typed_dict_is_a_record(module):
     assert get_args(keys["first"].hint) == (wider, NoneType)
     [operation] = get_args(keys["operations"].hint)
     assert get_args(operation) == (Record(f"{module}.Deeper"), wider)
-    assert {name: key.required for name, key in read_signature(wider.target).keys.items()} == {
-        "op": True,
-        "size": True,
-        "noise": False,
-    }
+    required = {name: key.required for name, key in read_signature(wider.target).keys.items()}
+    assert required == {"op": True, "size": True, "noise": False}
     assert describe(wider) == "a mapping with the keys op, size, noise"
 
 
@@ -252,10 +247,7 @@ DEEPER = "a mapping with the keys op, map"
                 "operations.0.size": "missing; expected a whole number >= 1",
             },
         ),
-        (
-            {"op": "widen", "size": 3},
-            {"operations.0.op": "expected wider, got widen"},
-        ),
+        ({"op": "widen", "size": 3}, {"operations.0.op": "expected wider, got widen"}),
         ({"size": 3}, {"operations.0.op": "missing; expected wider"}),
         (
             3,

@@ -109,11 +109,6 @@ def test_a_component_is_no_mapping_of_named_components():
 def test_of_several_components_the_named_one_is_checked():
     home = "mlxlab.extensions.curriculum.curriculum"
     options = [Component(f"{home}.{name}") for name in ("MeasuredOrder", "CurriculumOrder")]
-    node = {
-        "_target_": "mlxlab.extensions.curriculum.curriculum.CurriculumOrder",
-        "alpha": 1.0,
-        "pool": 0,
-    }
-    node |= {"rescore_every": 1, "keep": 0.5}
+    node = {"_target_": options[1].target, "alpha": 1.0, "pool": 0, "rescore_every": 1, "keep": 0.5}
     [issue] = Checker({}).check_value(Union[*options], node, "data.order")
     assert issue.path == "data.order.pool"

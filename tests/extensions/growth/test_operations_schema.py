@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.config.schema.conflicts import conflicts
+from mlxlab.config.check import conflicts
 from mlxlab.config.schema.validate import Checker
 
 GOOD = {"id": "deeper", "op": "stack", "map": [0, 0], "when": {"or_steps": 3}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.cli.runs.upload import check_store
+from mlxlab.cli.runs import check_store
 from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError, UserError
 from mlxlab.extensions.tracking_services.service import config_of
 from mlxlab.extensions.tracking_services.trackio import Trackio
@@ -205,5 +205,5 @@ def test_a_folder_is_uploaded_to_a_service_by_its_name(tmp_path, monkeypatch):
     args = [str(tmp_path / "run"), "to=wandb", "project=mine"]
     assert run_here("sync", *args, script="runs").stdout == "run: complete\n"
     assert services == [Wandb(project="mine")]
-    monkeypatch.setattr("mlxlab.cli.runs.upload.conf_dir", lambda: tmp_path)
+    monkeypatch.setattr("mlxlab.cli.runs.conf_dir", lambda: tmp_path)
     assert run_here("sync", *args, script="runs").returncode == 2

@@ -38,7 +38,7 @@ def resume_sweep(flags: Namespace) -> None:
     named = [text for text in flags.overrides if override_name(text) == KEY]
     if not named:
         return
-    from mlxlab.config.hydra.overrides import typed_values
+    from mlxlab.config.hydra.job import typed_values
 
     value = typed_values(named)[KEY]
     if not value:

@@ -20,7 +20,7 @@ from mlxlab.extensions.growth.optimizer_state import average_of
 from mlxlab.extensions.growth.schedule import misfit, options_text, waits_for
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import count_parameters
-from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.tables import markdown_table
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.optim.optimizers import assign_leaves
 from mlxlab.training.state import StepResult, TrainState

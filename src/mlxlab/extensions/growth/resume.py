@@ -8,7 +8,7 @@ from typing import Any, Literal
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
+from mlxlab.config.hydra.job import cli_overrides, config_folders, group_choices
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import ConfigError
 from mlxlab.evaluation.parts.data import Config

@@ -11,8 +11,7 @@ from tokenizers import pre_tokenizers
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
-from mlxlab.files.atomic import remove_leftovers, temporary_name
-from mlxlab.files.new_folder import refuse_existing
+from mlxlab.files.atomic import refuse_existing, remove_leftovers, temporary_name
 from mlxlab.models.interop.counterpart import (
     Counterpart,
     TrainedModel,

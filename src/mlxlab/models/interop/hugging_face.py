@@ -13,8 +13,7 @@ from tokenizers.processors import TemplateProcessing
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.chat.chat_template import FILE as TEMPLATE_FILE
-from mlxlab.files.atomic import write_atomic
-from mlxlab.files.new_folder import new_folder
+from mlxlab.files.atomic import new_folder, write_atomic
 from mlxlab.models.interop.counterpart import (
     Counterpart,
     TrainedModel,

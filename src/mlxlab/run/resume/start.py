@@ -23,7 +23,7 @@ from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.checkpoint.store import Checkpoint, load_named, resolve_resume
 from mlxlab.config.admission import admit, is_trusted, typed_keys
 from mlxlab.config.check import check, check_stored_config
-from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
+from mlxlab.config.hydra.job import cli_overrides, config_folders, group_choices
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
 from mlxlab.evaluation.parts.data import Config

@@ -11,11 +11,10 @@ from mlxlab.analysis.comparison_runs import output_folder
 from mlxlab.config.admission import TRUST
 from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import compose
-from mlxlab.config.hydra.overrides import as_typed, typed_values
-from mlxlab.config.paths import conf_dir
-from mlxlab.config.plugins import plugins
+from mlxlab.config.hydra.job import as_typed, typed_values
+from mlxlab.config.paths import conf_dir, plugins
 from mlxlab.errors import ConfigError
-from mlxlab.files.new_folder import make_folder
+from mlxlab.files.atomic import make_folder
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.past_runs.lookup import find_run_folder
 from mlxlab.past_runs.rerun import merge_recorded, override_text, read_past_run

@@ -24,7 +24,7 @@ from mlx.utils import tree_flatten
 from mlxlab.backend import on_linux_cpu
 from mlxlab.backend.ops.dropout import save_random_state
 from mlxlab.backend.ops.native import state
-from mlxlab.terminal.progress import activity
+from mlxlab.terminal.messages import activity
 from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.optim.optimizers import assign_leaves, flatten_arrays
 

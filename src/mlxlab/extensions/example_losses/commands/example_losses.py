@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 
 from mlxlab import terminal
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.app import print_json
 from mlxlab.errors import DataError
 from mlxlab.extensions.example_losses import files
 from mlxlab.schema.constraints import Size
-from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.tables import markdown_table
 
 ACTIONS = {"top": "top"}
 COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")

@@ -11,7 +11,7 @@ Example
 from dataclasses import asdict
 from pathlib import Path
 
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.app import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.tracking.mlflow.address import resolve

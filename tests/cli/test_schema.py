@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 
 from mlxlab.cli.main import main
+from mlxlab.cli.schema import json_schema
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.schema.json_schema import json_schema
 from mlxlab.files.yaml_file import read_yaml
 
 FILES = [
