@@ -135,6 +135,11 @@ def test_an_object_is_stored_and_read_in_spite_of_each_fault(service, fault):
     assert service.proxy.counts[fault] == 2
 
 
+def test_a_listing_in_pages_has_every_object(service):
+    service.gcs.objects.update({f"many/{number:03d}": b"" for number in range(250)})
+    assert len(open_store(service).list("many").sizes) == 250
+
+
 def test_a_listing_whose_answer_is_cut_is_repeated(service):
     store = open_store(service)
     store.put("folder/key", [b"data"])
