@@ -17,7 +17,7 @@ from mlxlab.data.text.dataset import TextEncoder
 from mlxlab.data.text.dataset import restore as restore_text
 from mlxlab.data.tokenizers import tokenizer as module
 from mlxlab.data.tokenizers.bpe import MAX_WORD_LENGTH, train_bpe
-from mlxlab.data.tokenizers.character import CharTokenizerTrainer, Corpus
+from mlxlab.data.tokenizers.fit import CharTokenizerTrainer, Corpus
 from mlxlab.data.tokenizers.tokenizer import (
     COVERED,
     MAX_WORD_LENGTH,
