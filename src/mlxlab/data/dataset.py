@@ -1,4 +1,7 @@
-"""The interface that a data set implements: what training, evaluation and inference need of it."""
+"""The interface that a data set implements: what training, evaluation and inference need of it.
+
+Here also stands what data sets share: how many rows are longer than `data.seq_len`, and the interface of `data.select`.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil, inf
@@ -15,6 +18,10 @@ from mlxlab.terminal.wording import percent
 
 Table = Mapping[str, Sequence[str | None]]  # columns of equal length; None where a cell is missing
 ReadColumns = Callable[[Table], Mapping[str, np.ndarray]]
+
+# A line of `DataModule.sources` on rows that are equal in two splits has these words, the second ones where it drops them.
+SAME_INPUT = " with the same input as "
+DROPPED = "; left out"
 
 
 class Encoder(Protocol):
@@ -278,7 +285,3 @@ class AllExamples:
 
     def chosen(self, seed: int, known: np.ndarray | None = None) -> None:
         return None
-
-
-SAME_INPUT = " with the same input as "  # marks it
-DROPPED = "; left out"  # ends it where they are not used

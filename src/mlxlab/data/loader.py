@@ -1,4 +1,9 @@
-"""x"""
+"""Batches of a data set that fits in memory, of examples of about the same length.
+
+Any position is reached without replaying, and can be saved. Batches by length have little padding and few shapes:
+lengths are rounded up to one of a few boundaries, chosen to minimise the padding of this data. How an epoch is divided
+into batches is a function of (seed, epoch, batch size).
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field

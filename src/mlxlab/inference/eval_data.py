@@ -29,7 +29,7 @@ from mlxlab.data.text.batches import Packing, RowBuilder
 from mlxlab.data.text.dataset import TextEncoder
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream, epoch_start, pack
-from mlxlab.data.tokenizers.character import existing_tokenizer
+from mlxlab.data.tokenizers.fit import existing_tokenizer
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.inference.predict import (
     UnseenCategories,

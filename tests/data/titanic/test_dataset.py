@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 import mlxlab.data
 from mlxlab.data.labelled.split import fold_numbers, hold_out
 from mlxlab.data.titanic.dataset import Augment, TitanicDataset
-from mlxlab.data.tokenizers.character import CharTokenizerTrainer
+from mlxlab.data.tokenizers.fit import CharTokenizerTrainer
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.models.baselines.predict import predict_baselines, predict_rows
 from support.titanic import (

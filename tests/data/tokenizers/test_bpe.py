@@ -20,7 +20,7 @@ from mlxlab.data.tokenizers.bpe import (
     truncate_bpe,
     vocabulary_sizes,
 )
-from mlxlab.data.tokenizers.character import Corpus
+from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import new_bpe_trainer, real_rows
 

@@ -20,7 +20,7 @@ from mlxlab.data.text.batches import RowOrder
 from mlxlab.data.text.dataset import LanguageModelData, TextOptions
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
 from mlxlab.data.text.packing import EPOCH_START, RowLayout, TokenStream
-from mlxlab.data.tokenizers.character import Corpus, tokenizer_folder
+from mlxlab.data.tokenizers.fit import Corpus, tokenizer_folder
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.schema.constraints import FilePath, Seed
 from mlxlab.terminal.wording import counted

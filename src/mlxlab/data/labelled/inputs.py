@@ -28,7 +28,7 @@ from mlxlab.data.labelled.encoder import (
 )
 from mlxlab.data.labelled.options import BatchOptions
 from mlxlab.data.labelled.row_split import SplitRows
-from mlxlab.data.tokenizers.character import Corpus, FittedTokenizer
+from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import DataError
 

@@ -8,7 +8,7 @@ from mlxlab.data.loader import FixedBatchSize, TokenBudget
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
-from mlxlab.data.tokenizers.character import CharTokenizerTrainer
+from mlxlab.data.tokenizers.fit import CharTokenizerTrainer
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Size
 from mlxlab.terminal.wording import shown

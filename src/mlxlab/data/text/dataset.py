@@ -33,7 +33,7 @@ from mlxlab.data.text.packing import (
     pack,
 )
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
-from mlxlab.data.tokenizers.character import CharTokenizerTrainer, Corpus, FittedTokenizer
+from mlxlab.data.tokenizers.fit import CharTokenizerTrainer, Corpus, FittedTokenizer
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.data.wrappers import wrap_batches
 from mlxlab.errors import ConfigError, DataError, NotAllowedError

@@ -20,7 +20,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from mlxlab.data.cache import HEADER_BYTES, cached, content_key
-from mlxlab.data.tokenizers.character import (
+from mlxlab.data.tokenizers.fit import (
     Corpus,
     FittedTokenizer,
     add_ends,
