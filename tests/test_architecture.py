@@ -71,7 +71,7 @@ PACKAGE_NODES = {
     "extensions": 36_370,
     "files": 3_700,
     "inference": 14_330,
-    "models": 54_670,
+    "models": 54_630,
     "past_runs": 8_300,
     "record": 4_790,
     "run": 21_420,

@@ -69,7 +69,9 @@ def model_files(trained: TrainedModel, counterpart: Counterpart, dtype: Dtype) -
     config.pop("torch_dtype", None)  # an old name of dtype
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.generates:
-        files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
+        ids = {name: config[name] for name in TOKEN_IDS if name in config}
+        generation = {"do_sample": False} | ids
+        files["generation_config.json"] = json.dumps(generation, indent=1) + "\n"
     return files
 
 
@@ -105,10 +107,6 @@ def _tokens(trained: TrainedModel) -> dict[str, object]:
     elif ends:
         ids["eos_token_id"] = ends
     return ids
-
-
-def _generation(config: dict[str, object]) -> dict[str, object]:
-    return {"do_sample": False} | {name: config[name] for name in TOKEN_IDS if name in config}
 
 
 def _notes(trained: TrainedModel) -> list[str]:

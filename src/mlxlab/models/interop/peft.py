@@ -94,7 +94,11 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
         card = model_card(described, counterpart, count, notes, (PEFT,), base=base, chats=chats)
         write_files(folder, {**files, "README.md": card})
         if not source:
-            _write_base(folder / BASE, trained, counterpart)
+            weights = plain_weights(trained, with_adapters=False)
+            named = {counterpart.published_name(path): each for path, each in weights.items()}
+            (folder / BASE).mkdir()
+            write_arrays(folder / BASE / hugging_face.WEIGHTS, named)
+            write_files(folder / BASE, model_files(trained, counterpart, "float32"))
 
     write_folder(out, write)
 
@@ -177,15 +181,6 @@ def _trained_modules(
             )
         modules[module] = counterpart.published_name(path).rpartition(".")[0]
     return modules
-
-
-def _write_base(folder: Path, trained: TrainedModel, counterpart: Counterpart) -> None:
-    """Writes the model below the adapters."""
-    weights = plain_weights(trained, with_adapters=False)
-    published = {counterpart.published_name(path): array for path, array in weights.items()}
-    folder.mkdir()
-    write_arrays(folder / hugging_face.WEIGHTS, published)
-    write_files(folder, model_files(trained, counterpart, "float32"))
 
 
 def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart) -> str | None:

@@ -51,7 +51,10 @@ def tokenizer_from(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:
             f"model.pretrained={path}: expected a tokenizer of kind {expected}, got {kind}"
         )
     with refuse_malformed(path):
-        _check_lengths(pieces)
+        lengths = [len(piece) for piece in pieces]
+        if max(lengths) > MAX_TOKEN_LENGTH or sum(lengths) > MAX_LENGTH:
+            expected = f"expected tokens of {MAX_TOKEN_LENGTH} characters, {MAX_LENGTH} in all"
+            raise DataError(expected)
         inner = converters[kind](metadata, path)
         _add_tokens(inner, metadata)
         _add_ends(inner, metadata)
@@ -70,12 +73,6 @@ def chat_template_from(metadata: Metadata) -> dict[str, str]:
         if token is not None:
             tokens[f"{role}_token"] = pieces[token]
     return {"chat_template.jinja": template, "tokenizer_config.json": json.dumps(tokens)}
-
-
-def _check_lengths(pieces: list[str]) -> None:
-    longest = max(map(len, pieces))
-    if longest > MAX_TOKEN_LENGTH or sum(map(len, pieces)) > MAX_LENGTH:
-        raise DataError(f"expected tokens of {MAX_TOKEN_LENGTH} characters, {MAX_LENGTH} in all")
 
 
 def _add_tokens(inner: tokenizers.Tokenizer, metadata: Metadata) -> None:
