@@ -19,7 +19,7 @@ from mlxlab.schema.constraints import MinLen, Predicate
 from mlxlab.terminal.wording import one_line
 from mlxlab.training.distributed.launch_env import PROCESSES
 
-VARIABLES = (  # The file may come from anyone: no variable here names a file or a program.
+VARIABLES = (  # A host file may come from anyone: no variable here names a file or a program.
     "MLX_METAL_FAST_SYNCH",
     "MLX_RING_VERBOSE",
     "NCCL_DEBUG",
