@@ -156,12 +156,21 @@ def test_runs_without_an_accuracy_are_compared_by_their_objective(tmp_path, caps
         make_run(tmp_path / "b" / f"{seed}", seed, 0.4 + 0.011 * seed, metric="valid/loss")
     out, _ = compare_two(tmp_path, capsys)
     assert "- b against a, valid/loss: " in out
-    for folder in tmp_path.glob("[ab]/*"):
-        write_result(folder, {"accuracy": 0.6 + 0.1 * (folder.parent.name == "b")})
-    out, page = compare_two(tmp_path, capsys, "evaluation=best", "metric=valid/accuracy")
+
+
+def test_the_best_evaluation_has_all_metrics(tmp_path, capsys):
+    for name, best in (("a", 0.6), ("b", 0.7)):
+        for seed in range(2):
+            make_run(tmp_path / name / f"{seed}", seed, 0.5)
+            write_result(tmp_path / name / f"{seed}", {"accuracy": best})
+    out, page = compare_two(tmp_path, capsys, "evaluation=best")
     assert "- b against a, valid/accuracy: 0.1000 higher, which is better" in out
     assert "valid/accuracy of the best evaluation of each run:" in out
     assert "valid/accuracy of the best evaluation of each run, in " in page
+    assert (
+        "valid/accuracy of the last evaluation of each run, in " in compare_two(tmp_path, capsys)[1]
+    )
+    compare_two(tmp_path, capsys, "metric=valid/loss", "evaluation=best")
 
 
 def test_a_single_pair_gets_no_verdict(methods, capsys):
@@ -194,14 +203,16 @@ def test_the_first_method_is_the_baseline_unless_another_is_named(methods, capsy
         ("better={0}/better,{0}/better", 65, "two runs of"),
         ("better={0}/half", 65, "finished"),
         ("better={0}/folds", 0, ""),
-        ("better={0}/folds,{0}/folds2", 65, "expected the same"),
+        ("alone={0}/folds better={0}/folds2", 65, "expected the same"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused_in_one_line(methods, capsys, args, code, message):
     make_run(methods / "half", 0, 0.5, status="interrupted")
     make_run(methods / "folds" / "a", 0, 0.5, 1, 3)
     make_run(methods / "folds2" / "a", 0, 0.5, 1, 5)
-    typed = f"alone={methods}/alone {args.format(methods)}".split()
+    typed = args.format(methods).split()
+    if not args.startswith("alone="):
+        typed.insert(0, f"alone={methods}/alone")
     out, err = compare(methods, *typed, code=code, capsys=capsys)
     assert message.format(methods) in err
     assert len(err.splitlines()) == bool(code)
