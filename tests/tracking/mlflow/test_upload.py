@@ -145,19 +145,28 @@ def test_the_environment_names_an_experiment_and_a_run_to_continue(project, monk
     assert count_rows(project) == 1
 
 
-def test_all_records_of_a_killed_trainer_are_uploaded_also_after_a_second_run_in_its_folder(
-    project,
-):
-    trainer = start_trainer(project, "a", 3000, "hang")
+def kill_trainer(project, count):
+    """Kills a trainer that has logged so many steps."""
+    trainer = start_trainer(project, "a", count, "hang")
     assert trainer.stdout.readline() == "logged\n"
     trainer.kill()
     trainer.communicate()
+
+
+def test_all_records_of_a_killed_trainer_are_uploaded_with_status_killed(project):
+    kill_trainer(project, 3000)
+    wait_until(lambda: statuses(project) == ["KILLED"])
+    query = "select key, count(*), count(distinct step) from metrics group by key order by key"
+    assert query_store(project, query) == [("lr", 3000, 3000), ("train/loss", 3000, 3000)]
+    wait_until(lambda: not queue_of(project).entries())
+
+
+def test_a_second_run_in_the_same_folder_leaves_the_first_complete(project):
+    kill_trainer(project, 100)
     log_run(project)
     wait_until(lambda: statuses(project) == ["KILLED", "FINISHED"])
-    query = "select key, count(*), count(distinct step) from metrics group by key order by key"
-    expected = [("lr", 3000, 3000), ("train/loss", 3000, 3000), ("x", 1, 1)]
-    assert query_store(project, query) == expected
-    wait_until(lambda: not queue_of(project).entries())
+    query = "select key, count(*) from metrics group by key order by key"
+    assert query_store(project, query) == [("lr", 100), ("train/loss", 100), ("x", 1)]
 
 
 def test_a_run_that_is_added_while_the_process_ends_is_uploaded(project, monkeypatch):
