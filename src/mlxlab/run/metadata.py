@@ -27,7 +27,7 @@ from mlxlab.run.resume.start import Start
 from mlxlab.run.session import Session
 from mlxlab.schema.dotted_keys import value_at
 from mlxlab.terminal.messages import log_lines
-from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Context, Tracker
+from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Tracker
 
 _MAX_NAMES = 20  # classes and columns that are recorded
 
@@ -89,12 +89,11 @@ def log_datasets(node: Config, data: DataModule, tracker: Tracker) -> None:
     encoder = getattr(data, "encoder", None)
     if isinstance(encoder, RowEncoder):
         schema = row_columns(encoder)
-    splits: list[tuple[Context, str, str, str]] = [
-        ("training", name, data.fingerprint, training),
-        ("validation", f"{name} (validation)", data.held_out, validation),
-    ]
-    for split, title, digest, source in splits:
-        tracker.log_dataset(title, digest, source, split, schema, _sizes(data, split))
+    sizes = _sizes(data, "training")
+    tracker.log_dataset(name, data.fingerprint, training, "training", schema, sizes)
+    sizes = _sizes(data, "validation")
+    name = f"{name} (validation)"
+    tracker.log_dataset(name, data.held_out, validation, "validation", schema, sizes)
 
 
 def _sizes(data: DataModule, split: str) -> dict[str, int]:

@@ -236,11 +236,9 @@ def config_to_reproduce(lock: RunLock, name: str, *, trusted: bool = False) -> d
     """What the config of a lock, called `name` in messages, may decide; raises as `admit`."""
     if lock["forked_from"] is not None:
         start = one_line(lock["forked_from"], 200)
-        remedy = (
-            "train from it again with mlxlab train rerun=RUN, then compare with mlxlab runs diff"
-        )
         raise ConfigError(
-            f"{name}: started from the checkpoint {start}, which a lock does not hold; {remedy}"
+            f"{name}: started from the checkpoint {start}, which a lock does not hold; "
+            "train from it again with mlxlab train rerun=RUN, then compare with mlxlab runs diff"
         )
     stored = check_stored_config(lock["config"], name)
     current = compose_checked(["tracking=none"])

@@ -112,8 +112,7 @@ def compose_checked(
     """The values of `compose`, without the `hydra` node."""
     config = compose(overrides, config_dir)
     with job_config(config):
-        values: Any = OmegaConf.to_container(without_hydra(config), resolve=resolve)
-        return values
+        return OmegaConf.to_container(without_hydra(config), resolve=resolve)  # type: ignore[return-value]
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
