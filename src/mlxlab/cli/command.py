@@ -218,7 +218,7 @@ def refuse_misspelt(typed: TypedArgs, known: Signature) -> None:
 
     Those of `*overrides` are keys of train.
     """
-    keys: set[str] = set()
+    keys = set()
     if known.variadic == "overrides":
         from mlxlab.config.option_files import GLOBAL_GROUPS
 

@@ -268,7 +268,7 @@ def clean(
             print_result(ids, "\n".join(ids) or "no run whose folder is gone", json)
         return
     roots = [Path(folder).absolute() for folder in folders]
-    usages: list[Usage] = []
+    usages = []
     for root in roots or [project_root() / "outputs", project_root() / "multirun"]:
         for folder in run_folders(root):
             surplus = _surplus_checkpoints(folder)

@@ -174,7 +174,7 @@ def read_environment(name: str, *default: object) -> object:
 
 def resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
     """(values, issues). A missing value stays `???`, an interpolation with an error becomes `UNRESOLVED`."""
-    issues: list[ConfigIssue] = []
+    issues = []
 
     def resolved(parent: DictConfig | ListConfig, key: Any, path: str) -> object:
         if OmegaConf.is_missing(parent, key):

@@ -54,7 +54,7 @@ def read_past_run(folder: Path) -> PastRun:
         DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
     """
     overrides = read_run(folder).command.overrides
-    forked_from: str | None = None
+    forked_from = None
     with suppress(InputNotFoundError):  # A run that ended before its first step has no lock.
         lock = read_lock(folder)
         overrides = lock["overrides"]
@@ -84,7 +84,7 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
     values = typed_values(typed)
     trusted = is_trusted(overrides)
     past = read_past_run(find_run_folder(name, values.get("tracking.uri")))
-    start: list[str] = []
+    start = []
     if past.forked_from is not None:
         start = [f"resume={text_value(past.forked_from)}"]
     resume = values.get("resume", "null")

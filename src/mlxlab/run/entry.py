@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 _TASK = {"experiment", "model", "data"}  # keys and groups that say what to train
 
 
-def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> tuple[Path, float]:
-    """Runs a checked config in its own folder; returns the folder and the best value of `config.objective`.
+def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> Path:
+    """Runs a checked config in its own folder, which is returned.
 
     Args:
         callbacks: besides those of the config.
@@ -64,7 +64,8 @@ def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> 
         folder = Path(config.hydra.run.dir).absolute()
     make_folder(folder)
     with job_config(config, str(folder)):
-        return folder, run_prepared(without_hydra(config), folder, callbacks=callbacks)
+        run_prepared(without_hydra(config), folder, callbacks=callbacks)
+    return folder
 
 
 def prepare_run(config: "DictConfig") -> None:

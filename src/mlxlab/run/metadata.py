@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.backend.ops.native import state as kernels
-from mlxlab.checkpoint.state import Continuation, RunMetadata
+from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.data.dataset import DROPPED, SAME_INPUT, DataModule, RowEncoder
@@ -39,8 +39,8 @@ def run_metadata(
     cfg = session.cfg
     data = session.data
     plan = start.plan
-    continued: list[Continuation] = []
-    requested: list[str] = []
+    continued = []
+    requested = []
     initial_weights = {}
     if session.initial_weights is not None:
         initial_weights[session.initial_weights.source] = session.initial_weights.digest

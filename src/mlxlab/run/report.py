@@ -68,16 +68,14 @@ def tracked_until_end(
 ) -> Iterator[None]:
     """Ends a run in the tracker with its status; writes its record and its pages first, however it ended."""
     status: Status = "FAILED"
-    failure: BaseException | None = None
+    failure = None
     try:
         yield
         status = "FINISHED"
-    except (KeyboardInterrupt, RunInterrupted) as error:
-        status = "KILLED"
-        failure = error
-        raise
     except BaseException as error:
         failure = error
+        if isinstance(error, KeyboardInterrupt | RunInterrupted):
+            status = "KILLED"
         raise
     finally:
         if context.group.rank == 0:
@@ -219,7 +217,7 @@ def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[l
     if batch is None:
         return []
     has_questions = False
-    prompts: list[list[int]] = []
+    prompts = []
     for tokens, segments, weights in zip(
         batch.tokens, batch.segment_ids, batch.loss_weights, strict=True
     ):

@@ -35,7 +35,7 @@ from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from mlxlab.evaluation.parts.initial_weights import InitialWeights, WeightSource
+    from mlxlab.evaluation.parts.initial_weights import InitialWeights
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def build_session(
         read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri")
     )
     plan = start.plan
-    source: WeightSource | None = None
+    source = None
     name = cfg["model"].get("init_from")
     if plan is None and name is not None:
         from mlxlab.evaluation.parts.initial_weights import find_weights

@@ -68,7 +68,7 @@ def verify_run(folder: Path, from_start: bool = False, *, trusted: bool = False)
     paths = CheckpointStore(folder / FOLDER).paths()[::-1]
     if not paths:
         raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
-    checkpoints: list[Checkpoint] = []
+    checkpoints = []
     for path in paths:
         checkpoints.append(load_named(str(path), folder))
         yield f"{path.name}: checksums hold"

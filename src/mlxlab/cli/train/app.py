@@ -149,11 +149,11 @@ def show_sweep(jobs: list[list[str]]) -> None:
 
 
 def _check_jobs(config: DictConfig, jobs: list[list[str]]) -> None:
-    issues: list[ConfigIssue] = []
+    issues = []
     hydra = as_typed(config.hydra.overrides.hydra)
     name = str(config.hydra.job.config_name)
     objectives: dict[str, None] = {}
-    forced: set[str] = set()
+    forced = set()
     for texts in jobs:
         job, found = find_issues([*hydra, *texts], name)
         issues += found

@@ -75,7 +75,7 @@ def find_issues(
     Args:
         refused: Hydra is known to refuse the overrides.
     """
-    config: DictConfig | None = None
+    config = None
     issues: list[ConfigIssue] = []
     try:
         if not refused:

@@ -82,8 +82,8 @@ def set_number(config: DictConfig, number: int) -> None:
 
 def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[ConfigIssue]]:
     """(valid overrides by their text, issues). The path of an issue is the override as typed."""
-    typed: dict[str, Override] = {}
-    issues: list[ConfigIssue] = []
+    typed = {}
+    issues = []
     app = GlobalHydra.instance()
     parser = OverridesParser.create(app.config_loader() if app.is_initialized() else None)
     for text in texts:

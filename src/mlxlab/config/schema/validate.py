@@ -113,7 +113,7 @@ class Checker:
         """A node with a `_target_`. Where a callable is expected, it is called later, with further arguments."""
         target = str(node["_target_"])
         kinds = kinds_of(hint)
-        components: list[Placeholder] = []
+        components = []
         for kind in kinds:
             if not is_list(kind) and not is_mapping(kind):
                 components += find_classes(kind)
@@ -137,7 +137,7 @@ class Checker:
     def _check_option(self, hint: object, value: object, path: str) -> Iterator[ConfigIssue]:
         """A value against one member of a union."""
         kind, bounds = unwrap(hint)
-        inner: object = None
+        inner = None
         items: Iterable[tuple[object, object]] = ()
         if isinstance(kind, Record) and isinstance(value, dict):
             yield from self.check_node(value, kind.target, path)
