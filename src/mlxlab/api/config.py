@@ -172,7 +172,7 @@ def override_of(key: str, value: object) -> str:
 
 def _overrides_of(values: Mapping[str, object], path: str) -> list[str]:
     """An override for each value of nested mappings."""
-    texts: list[str] = []
+    texts = []
     for name, value in values.items():
         key = join_key(path, name)
         if isinstance(value, Mapping):

@@ -111,8 +111,8 @@ class Run(os.PathLike[str]):
         """The metrics of this run and of others, and the keys of their configs that differ; a column for each run."""
         import pandas as pd
 
-        settings: dict[str, pd.Series] = {}
-        metrics: dict[str, pd.Series] = {}
+        settings = {}
+        metrics = {}
         for run in (self, *others):
             name = display_path(run.folder)
             values = dict(walk(run.record.config, lists=False))
@@ -168,7 +168,7 @@ def train(
         checked = composed(hydra_configs.compose, overrides, config.config_dir)
         output = redirect_stdout(io.StringIO()) if quiet else nullcontext()
         with output:
-            folder, _ = run_composed(checked, callbacks)
+            folder = run_composed(checked, callbacks)
         return Run(folder)
 
 

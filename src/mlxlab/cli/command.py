@@ -57,8 +57,7 @@ def command_help(module: str) -> str:
         lines += ["", f"Options of {action}" if action else "Options", ""]
         for name, key in known.keys.items():
             default = "..." if key.required else _shown_default(key.default)
-            meaning = f"{describe(key.hint)}; {key.doc}"
-            lines += hang(f"{name}={default}", meaning, COLUMN, WIDTH)
+            lines += hang(f"{name}={default}", f"{describe(key.hint)}; {key.doc}", COLUMN, WIDTH)
     return "\n".join(lines)
 
 
@@ -219,7 +218,7 @@ def refuse_misspelt(typed: TypedArgs, known: Signature) -> None:
 
     Those of `*overrides` are keys of train.
     """
-    keys: set[str] = set()
+    keys = set()
     if known.variadic == "overrides":
         from mlxlab.config.option_files import GLOBAL_GROUPS
 

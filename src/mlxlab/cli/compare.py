@@ -79,8 +79,9 @@ def _folders(methods: tuple[str, ...]) -> dict[str, list[Path]]:
     for text in methods:
         name, _, paths = text.partition("=")
         if not paths or not name:
-            expected = "expected NAME=FOLDER; mlxlab runs diff RUN RUN compares single runs"
-            raise ConfigError(f"{text}: {expected}")
+            raise ConfigError(
+                f"{text}: expected NAME=FOLDER; mlxlab runs diff RUN RUN compares single runs"
+            )
         folders.setdefault(name, [])
         folders[name] += [Path(os.path.expanduser(path)) for path in paths.split(",")]
     if len(folders) < 2:

@@ -164,6 +164,8 @@ def _config(args: list[str], folds: int) -> dict[str, Any]:
     config = compose_checked([*args, f"data.folds={folds}"], resolve=False)
     for name, node in config["callbacks"].items():
         if node and node.get("patience") is not None:
-            expected = "expected null: the validation fold must not choose the number of steps"
-            raise ConfigError(f"callbacks.{name}.patience={node['patience']}, {expected}")
+            raise ConfigError(
+                f"callbacks.{name}.patience={node['patience']}, "
+                "expected null: the validation fold must not choose the number of steps"
+            )
     return config

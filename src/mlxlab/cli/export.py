@@ -23,7 +23,8 @@ a new run starts from it with model.init_from=FOLDER. It holds no optimizer stat
 """
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +70,7 @@ def merge(run: Path, out: Path, checkpoint: str = "best", json: bool = False) ->
     with working:
         restored = merge_adapters(run, out, checkpoint)
     log.info(f"merged the adapters of step {restored.checkpoint.step} of {run}")
-    print_output(out, json)
+    print_result({"output": str(out)}, str(out), json)
 
 
 def quantize(
@@ -123,13 +124,11 @@ def export_hf(
         dtype: type of the weights.
         json: prints JSON instead.
     """
-    with announce(f"exporting {run}"):
-        restored = _restore(run, out, checkpoint)
+    with _exporting(run, out, checkpoint, json) as restored:
         from mlxlab.inference.export import trained_model
         from mlxlab.models.interop.hugging_face import export_hugging_face
 
         export_hugging_face(trained_model(restored), out, _origin(run, restored), dtype)
-    print_output(out, json)
 
 
 def export_peft(run: Path, out: Path, checkpoint: str = "best", json: bool = False) -> None:
@@ -141,14 +140,12 @@ def export_peft(run: Path, out: Path, checkpoint: str = "best", json: bool = Fal
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         json: prints JSON instead.
     """
-    with announce(f"exporting {run}"):
-        restored = _restore(run, out, checkpoint)
+    with _exporting(run, out, checkpoint, json) as restored:
         from mlxlab.inference.export import trained_model
         from mlxlab.models.interop import peft
 
         pretrained = restored.config["model"].get("pretrained")
         peft.export_peft(trained_model(restored), out, _origin(run, restored), pretrained)
-    print_output(out, json)
 
 
 def export_gguf(
@@ -167,13 +164,11 @@ def export_gguf(
         dtype: type of the matrices.
         json: prints JSON instead.
     """
-    with announce(f"exporting {run}"):
-        restored = _restore(run, out, checkpoint, ".gguf")
+    with _exporting(run, out, checkpoint, json, ".gguf") as restored:
         from mlxlab.inference.export import trained_model
         from mlxlab.models.interop import gguf
 
         gguf.export_gguf(trained_model(restored), out, run.absolute().name, dtype)
-    print_output(out, json)
 
 
 def export_onnx(run: Path, out: Path, checkpoint: str = "best", json: bool = False) -> None:
@@ -187,8 +182,7 @@ def export_onnx(run: Path, out: Path, checkpoint: str = "best", json: bool = Fal
     """
     if find_spec("onnx") is None:
         raise ServiceUnavailableError(f"export onnx: needs onnx: {install_command('onnx')}")
-    with announce(f"exporting {run}"):
-        restored = _restore(run, out, checkpoint, ".onnx")
+    with _exporting(run, out, checkpoint, json, ".onnx") as restored:
         from mlxlab.inference.export import trained_model
         from mlxlab.inference.predict import row_reading
         from mlxlab.models.interop import onnx
@@ -201,24 +195,24 @@ def export_onnx(run: Path, out: Path, checkpoint: str = "best", json: bool = Fal
             out,
             _origin(run, restored),
         )
-    print_output(out, json)
 
 
-def print_output(out: Path, json: bool) -> None:
+@contextmanager
+def _exporting(
+    run: Path, out: Path, checkpoint: str, json: bool, suffix: str = ""
+) -> Iterator["RestoredModel"]:
+    """The model to export, and at the end the line of the command; ConfigError for a file without the suffix."""
+    with announce(f"exporting {run}"):
+        if not out.name.endswith(suffix):
+            raise ConfigError(f"out={out}: expected the name of a file that ends in {suffix}")
+        from mlxlab import backend
+
+        backend.prepare()
+        from mlxlab.inference.export import check_output, restore_single
+
+        check_output(run, out)
+        yield restore_single(run, checkpoint)
     print_result({"output": str(out)}, str(out), json)
-
-
-def _restore(run: Path, out: Path, checkpoint: str, suffix: str = "") -> "RestoredModel":
-    """The model to export; ConfigError for a file without the suffix."""
-    if not out.name.endswith(suffix):
-        raise ConfigError(f"out={out}: expected the name of a file that ends in {suffix}")
-    from mlxlab import backend
-
-    backend.prepare()
-    from mlxlab.inference.export import check_output, restore_single
-
-    check_output(run, out)
-    return restore_single(run, checkpoint)
 
 
 def _origin(run: Path, restored: "RestoredModel") -> "Origin":

@@ -24,11 +24,10 @@ tokens   how often each token occurs in the training text of an experiment, whic
 
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
 
@@ -43,7 +42,6 @@ from mlxlab.terminal.tables import markdown_table
 from mlxlab.terminal.wording import percent
 
 if TYPE_CHECKING:
-    from mlxlab.data.labelled.types import ColumnType
     from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 ACTIONS = {
@@ -118,8 +116,8 @@ def data(*overrides: str, json: bool = False) -> None:
     if option not in DATA_OPTIONS:
         raise ConfigError(f"data={option}: expected data=text_classification or data=table")
     part = own_data.read_rows(config["data"])
-    described: dict[str, Any] = {}
-    types: Mapping[str, ColumnType] = {}
+    described = {}
+    types = {}
     if are_columns_typed:
         dataset = own_data.build_dataset(config)
         encoder = dataset.encoder
@@ -200,7 +198,7 @@ def tokens(
         raise ConfigError(f"data._target_={config['data']['_target_']}: expected data=streaming")
     counts, is_exact = data.count_tokens()
     total = int(counts.sum())
-    outliers: list[dict[str, str | int]] = []
+    outliers = []
     for end, ids in token_outliers(counts).items():
         for token in ids[:count].tolist():
             text = _shown(data.tokenizer, token)

@@ -114,8 +114,10 @@ def _predict_texts(
     run: Path, checkpoint: str, text: str | None, batch_size: int, json: bool
 ) -> None:
     if text is None and sys.stdin.isatty():
-        expected = "expected the file of the rows, text=..., or texts on standard input"
-        raise ConfigError(f"input=...: missing; {expected}")
+        raise ConfigError(
+            "input=...: missing;"
+            " expected the file of the rows, text=..., or texts on standard input"
+        )
     texts = [text] if text is not None else sys.stdin.read().splitlines()
     restored = _restore(run, checkpoint)
     from mlxlab.inference.loaded_model import LoadedModel

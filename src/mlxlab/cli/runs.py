@@ -268,7 +268,7 @@ def clean(
             print_result(ids, "\n".join(ids) or "no run whose folder is gone", json)
         return
     roots = [Path(folder).absolute() for folder in folders]
-    usages: list[Usage] = []
+    usages = []
     for root in roots or [project_root() / "outputs", project_root() / "multirun"]:
         for folder in run_folders(root):
             surplus = _surplus_checkpoints(folder)
@@ -326,17 +326,14 @@ def sync(
         refuse_links(path)
     destination: Destination
     if to == "mlflow":
-        mlflow = mlflow_destination(uri, artifacts, project_root())
-        destination = mlflow
+        destination = mlflow = mlflow_destination(uri, artifacts, project_root())
         if uri is None:
             for path in paths:
                 check_store(path, mlflow)
-    elif to == "wandb":
-        destination = _service(to, {"project": project})
     else:
         destination = _service(to, {"project": project, "space": space})
-    if to != "mlflow" and not paths:
-        raise ConfigError(f"to={to}: expected run folders")
+        if not paths:
+            raise ConfigError(f"to={to}: expected run folders")
     lines = upload.sync(Queue(destination, project_root()), paths)
     if json:
         print_json(list(lines))
@@ -370,6 +367,7 @@ def _service(name: str, options: dict[str, str | bool | None]) -> Destination:
     from mlxlab.files.yaml_file import read_yaml  # slow to import
 
     node: Any = read_yaml(conf_dir() / "tracking" / f"{name}.yaml").values[name]
-    service: Destination = instantiate(node | options)
+    known = {key: value for key, value in options.items() if key in node}
+    service: Destination = instantiate(node | known)
     service.check()
     return service

@@ -132,10 +132,11 @@ class _Builder:
     def component(self, path: str) -> Schema:
         """A mapping of the keys of any component that may stand at a path."""
         group = group_of(path)
-        targets = []
-        for target, groups in sorted(allowed_targets().items()):
-            if group in groups or not (group or groups):
-                targets.append(target)
+        targets = [
+            target
+            for target, groups in sorted(allowed_targets().items())
+            if group in groups or not (group or groups)
+        ]
         place = group.replace("/", ".")
         for target in targets:
             name = f"{target}:{place}"

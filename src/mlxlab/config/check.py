@@ -138,8 +138,7 @@ def check_stored_config(config: object, name: str) -> dict[str, Any]:
 
 def check_stored_model(node: object, config: dict[str, Any], name: str) -> dict[str, Any]:
     """A decoded `model` node that was read from `name`, valid in its config; raises as `check_stored_config`."""
-    model: dict[str, Any] = check_stored_config({**config, "model": node}, name)["model"]
-    return model
+    return check_stored_config({**config, "model": node}, name)["model"]
 
 
 def register_resolvers() -> None:
@@ -175,7 +174,7 @@ def read_environment(name: str, *default: object) -> object:
 
 def resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
     """(values, issues). A missing value stays `???`, an interpolation with an error becomes `UNRESOLVED`."""
-    issues: list[ConfigIssue] = []
+    issues = []
 
     def resolved(parent: DictConfig | ListConfig, key: Any, path: str) -> object:
         if OmegaConf.is_missing(parent, key):
@@ -217,8 +216,10 @@ def conflicts(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     trainer = tree.get("trainer") or {}
     lengths = [trainer.get(key, "") for key in ("epochs", "max_steps", "max_tokens")]
     if lengths == [None, None, None]:
-        message = "trainer.epochs, max_steps and max_tokens are all null: set one of them"
-        yield ConfigIssue("trainer.epochs", message)
+        yield ConfigIssue(
+            "trainer.epochs",
+            "trainer.epochs, max_steps and max_tokens are all null: set one of them",
+        )
     yield from _model(tree)
     yield from _distillation(tree)
     yield from _growth(tree)
@@ -230,15 +231,16 @@ def _model(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     heads = _number(model, "num_heads", 1)
     size = _number(model, "hidden_size", 0)
     if size % heads and model.get("head_dim") is None:
-        message = f"{heads} heads do not divide a hidden size of {size}"
-        yield ConfigIssue("model.num_heads", message)
+        yield ConfigIssue("model.num_heads", f"{heads} heads do not divide a hidden size of {size}")
     groups = _number(model, "num_kv_heads", 1)
     if heads % groups:
-        message = f"{groups} key-value heads do not divide {heads} heads"
-        yield ConfigIssue("model.num_kv_heads", message)
+        yield ConfigIssue(
+            "model.num_kv_heads", f"{groups} key-value heads do not divide {heads} heads"
+        )
     if model.get("pretrained") is not None and model.get("init_from"):
-        message = "model.pretrained gives the initial weights too; set one of them"
-        yield ConfigIssue("model.init_from", message)
+        yield ConfigIssue(
+            "model.init_from", "model.pretrained gives the initial weights too; set one of them"
+        )
 
 
 def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
@@ -255,11 +257,14 @@ def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     members = options["members"]
     if teachers != options["teachers"]:
         # An interpolation, but in a saved config both are values: a resume could change only one of them.
-        message = "expected the teachers of trainer.teachers; set both"
-        yield ConfigIssue("trainer.distillation.teachers", message)
+        yield ConfigIssue(
+            "trainer.distillation.teachers", "expected the teachers of trainer.teachers; set both"
+        )
     if rounds == 0 and not members:
-        message = "0 rounds make an ensemble of trainer.distillation.members, which is empty"
-        yield ConfigIssue("trainer.distillation.rounds", message)
+        yield ConfigIssue(
+            "trainer.distillation.rounds",
+            "0 rounds make an ensemble of trainer.distillation.members, which is empty",
+        )
     if rounds == 1 and not members:
         if teachers is None:
             yield ConfigIssue("trainer.teachers", "missing; expected models to learn from, or []")

@@ -49,7 +49,7 @@ def read_option(folders: Iterable[Path], group: str, name: str | None) -> Option
     file = _read(folders, posixpath.join(group, str(name)))
     own = dict(file.values)
     values: dict[str, Any] = {}
-    choices: Choices = {}
+    choices = {}
     for entry in own.pop("defaults", ()):
         if isinstance(entry, dict):
             for key, choice in entry.items():
@@ -90,7 +90,7 @@ def chosen(folders: Iterable[Path], overrides: Sequence[str] = ()) -> Choices:
 
     An experiment brings the options that it overrides, unless others are typed.
     """
-    typed: Choices = {}
+    typed = {}
     for text in overrides:
         group, _, option = text.partition("=")
         if is_group(folders, group):

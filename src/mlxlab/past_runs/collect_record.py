@@ -74,7 +74,7 @@ def collect_record(folder: Path) -> RunRecord:
 
 def complete(record: RunRecord, folder: Path) -> None:
     """Adds to a record what other files of its folder hold."""
-    faults: list[str] = []
+    faults = []
 
     def read(parse: Callable[[], T]) -> T | None:
         """What `parse` returns; None without the file, and where it is damaged."""
@@ -229,9 +229,6 @@ class RunInfo:
     def as_text(self) -> str:
         from mlxlab.views.pages import info_lines
 
-        return info_lines(self.view, self.frozen_bytes, self._checkpoint_table())
-
-    def _checkpoint_table(self) -> Table:
         table = Table([Column("checkpoint"), Column("MB", "number"), Column("note")])
         best = next((each.best_step for each in self.checkpoints if not each.fault), 0)
         for each in self.checkpoints:
@@ -243,7 +240,7 @@ class RunInfo:
             if each.fault:
                 notes.append(f"damaged: {each.fault}")
             table.add([str(each.path), f"{each.nbytes / 1e6:,.1f}", ", ".join(notes)])
-        return table
+        return info_lines(self.view, self.frozen_bytes, table)
 
 
 def read_info(folder: Path) -> RunInfo:

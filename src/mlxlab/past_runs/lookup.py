@@ -166,7 +166,7 @@ def read_run_folder(folder: Path) -> RunRow:
         DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
     """
     record = read_now(folder)
-    params: dict[str, Any] = {}
+    params = {}
     with suppress(InputNotFoundError):  # The run ended before its config was stored.
         params = read_run_config(folder) | {"choices": record.command.choices}
     end = record.attempts[-1].end

@@ -54,7 +54,7 @@ def read_past_run(folder: Path) -> PastRun:
         DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
     """
     overrides = read_run(folder).command.overrides
-    forked_from: str | None = None
+    forked_from = None
     with suppress(InputNotFoundError):  # A run that ended before its first step has no lock.
         lock = read_lock(folder)
         overrides = lock["overrides"]
@@ -84,21 +84,24 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
     values = typed_values(typed)
     trusted = is_trusted(overrides)
     past = read_past_run(find_run_folder(name, values.get("tracking.uri")))
-    start: list[str] = []
+    start = []
     if past.forked_from is not None:
         start = [f"resume={text_value(past.forked_from)}"]
     resume = values.get("resume", "null")
     if resume != "null" and (start or resume != "auto"):
-        expected = "rerun starts a new run where the past one started; leave out resume"
-        raise ConfigError(f"resume={resume}: {expected}")
+        raise ConfigError(
+            f"resume={resume}: rerun starts a new run where the past one started; leave out resume"
+        )
     recorded = [text for text in past.overrides if trusted or may_override(text)]
     recorded = merge_recorded(recorded, [], folders).overrides
     try:
         composed = compose(recorded)
     except ConfigError as error:
         first = str(error).partition("\n")[0]
-        advice = "options of your own need --config-dir"
-        raise ConfigError(f"{past.folder}: cannot be composed again: {first}; {advice}") from None
+        raise ConfigError(
+            f"{past.folder}: cannot be composed again: {first}; "
+            "options of your own need --config-dir"
+        ) from None
     config = admit(past.config, composed, str(past.folder), typed_keys(typed), trusted=trusted)
     restoring = restoring_overrides(config, composed)
     restored = {override_name(text) for text in restoring}

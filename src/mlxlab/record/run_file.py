@@ -63,8 +63,7 @@ def read_run(folder: Path) -> RunRecord:
         number = values.get("format")
         if number != FORMAT:
             raise DataError(f"{path}: run of format {number!r:.20}, expected format {FORMAT}")
-        record: RunRecord = validate(values, RunRecord)
-        return record
+        return validate(values, RunRecord)
     except ShapeError as error:
         raise DataError(f"{path}: {error}") from None
     except InputNotFoundError:
@@ -95,5 +94,7 @@ def of_sweep(folder: Path) -> str:
     """What a message on a folder that holds no run ends with, if it is that of a sweep."""
     if not (folder / SWEEP).is_file():
         return ""
-    continuing = f"sweep.resume={folder} continues it"
-    return f"; this is the folder of a sweep: {continuing}, and its jobs are in {folder}/0, ..."
+    return (
+        f"; this is the folder of a sweep: sweep.resume={folder} continues it,"
+        f" and its jobs are in {folder}/0, ..."
+    )

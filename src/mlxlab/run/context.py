@@ -22,7 +22,7 @@ from contextlib import (
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mlxlab import backend
 from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
@@ -98,8 +98,7 @@ class RunContext:
     def build_tracker(self, node: dict[str, Any]) -> Tracker:
         if self.group.rank > 0:
             return NoTracker()
-        tracker: Tracker = instantiate(node, folder=self.run_dir, project=project_root())
-        return tracker
+        return instantiate(node, folder=self.run_dir, project=project_root())
 
     def build_cloud(self, node: dict[str, Any]) -> Storage:
         """Where rank 0 copies checkpoints to; raises as `Storage.check`."""
@@ -111,14 +110,7 @@ class RunContext:
 
 
 @contextmanager
-def open_run(
-    run_dir: Path,
-    signals_node: dict[str, Any],
-    parallel: Literal["none", "data", "fsdp"],
-    worker_timeout: float,
-    *,
-    owns_process: bool,
-) -> Iterator[RunContext]:
+def open_run(run_dir: Path, cfg: dict[str, Any], *, owns_process: bool) -> Iterator[RunContext]:
     """The context of a run, in which MLX may be imported: its threads inherit the signal mask. Only rank 0 prints.
 
     Args:
@@ -128,7 +120,8 @@ def open_run(
     Raises:
         CannotCreateError, WriteError: the folder is in use, or the disk cannot be written.
     """
-    signals = instantiate(signals_node, SignalHandler)
+    parallel = cfg["trainer"]["parallel"]
+    signals = instantiate(cfg["signals"], SignalHandler)
     signals.may_finish_report = owns_process
     if owns_process:
         signals.run_dir = run_dir
@@ -143,7 +136,7 @@ def open_run(
                 backend.prepare()
                 from mlxlab.training.distributed.process_group import init_process_group
 
-                group = init_process_group(parallel, worker_timeout)
+                group = init_process_group(parallel, cfg["trainer"]["worker_timeout"])
                 shared_dir = Path(group.broadcast_text(str(run_dir)))
                 with ExitStack() as stack:
                     if group.rank > 0:

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 _TASK = {"experiment", "model", "data"}  # keys and groups that say what to train
 
 
-def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> tuple[Path, float]:
-    """Runs a checked config in its own folder; returns the folder and the best value of `config.objective`.
+def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> Path:
+    """Runs a checked config in its own folder, which is returned.
 
     Args:
         callbacks: besides those of the config.
@@ -64,7 +64,8 @@ def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> 
         folder = Path(config.hydra.run.dir).absolute()
     make_folder(folder)
     with job_config(config, str(folder)):
-        return folder, run_prepared(without_hydra(config), folder, callbacks=callbacks)
+        run_prepared(without_hydra(config), folder, callbacks=callbacks)
+    return folder
 
 
 def prepare_run(config: "DictConfig") -> None:
@@ -218,14 +219,12 @@ def run_config(
     from mlxlab.run.context import announce, open_run
     from mlxlab.training.stop_rule import stop_rule
 
-    trainer = config["trainer"]
-    is_multi_round = read_options(trainer.get("distillation")).is_multi_round
+    is_multi_round = read_options(config["trainer"].get("distillation")).is_multi_round
     if is_multi_round and stop_rule() is not None:
         raise ConfigError("hydra.sweeper.pruner: expected none for distillation in several rounds")
-    processes = (trainer["parallel"], trainer["worker_timeout"])
     starting = announce(config, run_dir)
     try:
-        with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
+        with open_run(run_dir, config, owns_process=owns_process) as context:
             context = replace(context, command=command or context.command, callbacks=callbacks)
             with starting:
                 from mlxlab.run.train import train
@@ -304,9 +303,6 @@ def resumed_options(overrides: list[str]) -> list[str]:
 
 def fetch_resumed_run(overrides: list[str]) -> Path | None:
     """The folder of a run that overrides resume from an object store, fetched if need be; None if they do not."""
-    if not any("://" in text for text in overrides):
-        return None
-
     values = typed_values(overrides)
     if "://" not in values.get("resume", ""):
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.backend.ops.native import state as kernels
-from mlxlab.checkpoint.state import Continuation, RunMetadata
+from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.data.dataset import DROPPED, SAME_INPUT, DataModule, RowEncoder
@@ -27,7 +27,7 @@ from mlxlab.run.resume.start import Start
 from mlxlab.run.session import Session
 from mlxlab.schema.dotted_keys import value_at
 from mlxlab.terminal.messages import log_lines
-from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Context, Tracker
+from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Tracker
 
 _MAX_NAMES = 20  # classes and columns that are recorded
 
@@ -39,8 +39,8 @@ def run_metadata(
     cfg = session.cfg
     data = session.data
     plan = start.plan
-    continued: list[Continuation] = []
-    requested: list[str] = []
+    continued = []
+    requested = []
     initial_weights = {}
     if session.initial_weights is not None:
         initial_weights[session.initial_weights.source] = session.initial_weights.digest
@@ -89,12 +89,11 @@ def log_datasets(node: Config, data: DataModule, tracker: Tracker) -> None:
     encoder = getattr(data, "encoder", None)
     if isinstance(encoder, RowEncoder):
         schema = row_columns(encoder)
-    splits: list[tuple[Context, str, str, str]] = [
-        ("training", name, data.fingerprint, training),
-        ("validation", f"{name} (validation)", data.held_out, validation),
-    ]
-    for split, title, digest, source in splits:
-        tracker.log_dataset(title, digest, source, split, schema, _sizes(data, split))
+    sizes = _sizes(data, "training")
+    tracker.log_dataset(name, data.fingerprint, training, "training", schema, sizes)
+    sizes = _sizes(data, "validation")
+    name = f"{name} (validation)"
+    tracker.log_dataset(name, data.held_out, validation, "validation", schema, sizes)
 
 
 def _sizes(data: DataModule, split: str) -> dict[str, int]:

@@ -23,7 +23,7 @@ from mlxlab.past_runs.run_lock import FILE, Losses, RunLock, machine, read_lock,
 from mlxlab.record.run_file import FILE as RECORD
 from mlxlab.record.run_record import Sample, Training
 from mlxlab.run.context import RunContext
-from mlxlab.run.writer import RunWriter
+from mlxlab.run.resume.start import Start
 from mlxlab.schema.constraints import Count
 from mlxlab.terminal.program import display_path
 from mlxlab.tracking.tracker import Status, Tracker
@@ -68,16 +68,14 @@ def tracked_until_end(
 ) -> Iterator[None]:
     """Ends a run in the tracker with its status; writes its record and its pages first, however it ended."""
     status: Status = "FAILED"
-    failure: BaseException | None = None
+    failure = None
     try:
         yield
         status = "FINISHED"
-    except (KeyboardInterrupt, RunInterrupted) as error:
-        status = "KILLED"
-        failure = error
-        raise
     except BaseException as error:
         failure = error
+        if isinstance(error, KeyboardInterrupt | RunInterrupted):
+            status = "KILLED"
         raise
     finally:
         if context.group.rank == 0:
@@ -123,30 +121,19 @@ def _end(
 class RunLockRecorder(Callback):
     """Records a run at steps 1, 2, ..., 9, 10, 20, ..., 100, 200, ... and at its end.
 
+    Where a run in the folder is resumed, its losses up to the checkpoint stay.
+
     Args:
+        context: its writer knows the commit once git has answered.
         metadata: that of the checkpoints.
-        forked_from: path of the checkpoint of another run that this one starts from.
-        continues: a run in the folder is resumed: its losses up to the checkpoint stay.
-        writer: it knows the commit once git has answered.
-        processes: their number; on those other than rank 0 the folder is discarded.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        metadata: RunMetadata,
-        writer: RunWriter,
-        processes: int,
-        *,
-        forked_from: str | None,
-        continues: bool,
-    ) -> None:
-        self.folder = folder
+    def __init__(self, context: RunContext, metadata: RunMetadata, start: Start) -> None:
+        self.context = context
+        self.folder = context.run_dir
         self.metadata = metadata
-        self.writer = writer
-        self.forked_from = forked_from
-        self.processes = processes
-        self.continues = continues
+        self.continues = start.continues
+        self.forked_from = start.fork
         self.losses: Losses = {}
         self._warned = False
 
@@ -186,7 +173,7 @@ class RunLockRecorder(Callback):
 
     def _write(self, wait: float = 0.0) -> None:
         """Replaces the file. A full disk does not end the run."""
-        self._lock["code"] = self.writer.code(wait)
+        self._lock["code"] = self.context.writer.code(wait)
         try:
             write_json(self.folder / FILE, without_nonfinite(self._lock))
         except OSError as error:
@@ -207,8 +194,8 @@ class RunLockRecorder(Callback):
             "teachers": metadata["teachers"],
             "initial_weights": metadata["initial_weights"],
             "versions": versions(),
-            "machine": machine(self.processes),
-            "code": self.writer.code(),
+            "machine": machine(self.context.group.size),
+            "code": self.context.writer.code(),
             "forked_from": self.forked_from,
             "changed_at": changed_steps(self.folder),
             "losses": self.losses,
@@ -230,7 +217,7 @@ def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[l
     if batch is None:
         return []
     has_questions = False
-    prompts: list[list[int]] = []
+    prompts = []
     for tokens, segments, weights in zip(
         batch.tokens, batch.segment_ids, batch.loss_weights, strict=True
     ):

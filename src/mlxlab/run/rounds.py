@@ -103,8 +103,9 @@ def open_rounds(requested: Config, context: RunContext, *, resumed: bool) -> Run
     past = (record.config, record.command.choices, record.command.overrides, str(folder / FILE))
     record.config, changes = resume_config(requested, *past, continues=True)
     if "distillation" not in record.config["trainer"]:
-        got = f"{folder} holds rounds of distillation"
-        raise ConfigError(f"trainer: expected trainer=distill, {got}")
+        raise ConfigError(
+            f"trainer: expected trainer=distill, {folder} holds rounds of distillation"
+        )
     for key in changes:
         if key_class(key) == "structural":
             raise ConfigError(f"{key}: cannot change in a run of several rounds; start a new one")
@@ -222,8 +223,10 @@ def _check_resume(resume: str | None, *, resumed: bool) -> None:
         return
     is_whole_run = Path(resume).name == "last" or os.path.exists(os.path.expanduser(resume))
     if not resumed or not is_whole_run:
-        rule = "rounds of distillation continue where they stopped, in their own folder"
-        raise ConfigError(f"resume={resume}: {rule}; expected resume=auto")
+        raise ConfigError(
+            f"resume={resume}: rounds of distillation continue where they stopped,"
+            " in their own folder; expected resume=auto"
+        )
 
 
 @contextmanager

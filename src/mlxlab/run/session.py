@@ -35,7 +35,7 @@ from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from mlxlab.evaluation.parts.initial_weights import InitialWeights, WeightSource
+    from mlxlab.evaluation.parts.initial_weights import InitialWeights
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +72,15 @@ class Session:
         has_teachers = self.teachers or self.teachers.residual_base
         is_resized = architecture.vocab_size != self.architecture.vocab_size
         if has_teachers and is_resized and self.data.task.kind == "language_modelling":
-            expected = f"expected the {self.architecture.vocab_size} of the teachers' logits"
-            raise ConfigError(f"a vocabulary of {architecture.vocab_size} tokens: {expected}")
+            raise ConfigError(
+                f"a vocabulary of {architecture.vocab_size} tokens: "
+                f"expected the {self.architecture.vocab_size} of the teachers' logits"
+            )
         if architecture.vocab_size < self.data.tokenizer.vocab_size:
-            expected = f"expected at least the {self.data.tokenizer.vocab_size} tokens of the data"
-            raise ConfigError(f"a vocabulary of {architecture.vocab_size} tokens: {expected}")
+            raise ConfigError(
+                f"a vocabulary of {architecture.vocab_size} tokens: "
+                f"expected at least the {self.data.tokenizer.vocab_size} tokens of the data"
+            )
         return self.build(architecture)
 
     def build(self, architecture: Architecture) -> Model:
@@ -135,7 +139,7 @@ def build_session(
         read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri")
     )
     plan = start.plan
-    source: WeightSource | None = None
+    source = None
     name = cfg["model"].get("init_from")
     if plan is None and name is not None:
         from mlxlab.evaluation.parts.initial_weights import find_weights
@@ -175,7 +179,11 @@ def build_session(
         initial = source.load_into(model, architecture.node, min_match)
     if plan is None:
         loader.load_initial_weights(model)
-        _warn_of_random_weights(cfg)
+        if options.adapter is not None and not (options.pretrained or options.init_from):
+            logger.warning(
+                "model.adapter: the adapters train on random weights, which stay as they are;"
+                " pass model.pretrained=... or model.init_from=..."
+            )
     context = FitContext(
         cfg["objective"],
         tracker or NoTracker(),
@@ -212,16 +220,6 @@ def _with_epochs(
         rows = f"{data.num_examples['training']:,} training rows"
     steps = f"{chosen.epochs} epochs ({counted(chosen.length.steps(batches, None) or 0, 'step')})"
     return chosen, [f"{rows}: {steps} (trainer.epochs=auto)"]
-
-
-def _warn_of_random_weights(cfg: Config) -> None:
-    """A warning for adapters of a new run whose frozen weights nothing has trained."""
-    options = split_node(cfg["model"])[0]
-    if options.adapter is not None and not (options.pretrained or options.init_from):
-        logger.warning(
-            "model.adapter: the adapters train on random weights, which stay as they are;"
-            " pass model.pretrained=... or model.init_from=..."
-        )
 
 
 def build_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:

@@ -185,8 +185,11 @@ class SignalHandler:
     def _end_at_once(self, *, in_main_thread: bool) -> None:
         if not in_notebook():
             if self.run_dir is not None and can_resume(self.run_dir):
-                message = f"ended at once; continue it with: {resume_command(self.run_dir)}"
-                print(message, file=sys.stderr, flush=True)
+                print(
+                    f"ended at once; continue it with: {resume_command(self.run_dir)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             os._exit(130)
         if in_main_thread:
             raise KeyboardInterrupt

@@ -91,5 +91,4 @@ def open_address(address: str, options: Mapping[str, str | None]) -> StoredRuns:
         names = {"path": folder or "/", "prefix": prefix}
     else:
         raise ConfigError(f"{address}: expected file:///folder, with the full path of the folder")
-    runs: StoredRuns = instantiate(node | known | names)
-    return runs
+    return instantiate(node | known | names)

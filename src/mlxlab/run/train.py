@@ -70,7 +70,13 @@ def train(requested: Config, context: RunContext) -> float:
     use_kernels(start, context)
     if context.group.shards_weights:
         refuse_unsharded(start.cfg)
-    callbacks = run_callbacks(start.cfg, context)
+    callbacks = [
+        *build_callbacks(start.cfg, context.run_dir),
+        *map(check_callback, context.callbacks),
+    ]
+    rule = stop_rule()
+    if rule is not None:
+        callbacks.append(Pruning(rule))
     cloud = context.build_cloud(start.cfg["cloud"])
     tracker = context.build_tracker(start.cfg["tracking"])
     table = metrics_table(callbacks)
@@ -94,25 +100,9 @@ def train(requested: Config, context: RunContext) -> float:
             tracker.truncate_after(start.last_step)
         checkpoint = prepare_checkpoints(checkpoint, start, context, session)
         with cloud.copies(context.run_dir, context.writer.id, table):
-            lock = RunLockRecorder(
-                context.run_dir,
-                session.context.metadata,
-                context.writer,
-                context.group.size,
-                forked_from=start.fork,
-                continues=start.continues,
-            )
+            lock = RunLockRecorder(context, session.context.metadata, start)
             state = fit_session(session, state, [*callbacks, lock], checkpoint, context)
             return finish(session, state, context, lock, report)
-
-
-def run_callbacks(cfg: Config, context: RunContext) -> list[Callback]:
-    """The callbacks of the config and of the program, and the one by which a sweep pauses the run."""
-    callbacks = [*build_callbacks(cfg, context.run_dir), *map(check_callback, context.callbacks)]
-    rule = stop_rule()
-    if rule is not None:
-        callbacks.append(Pruning(rule))
-    return callbacks
 
 
 def prepare_folder(session: Session, start: Start, context: RunContext) -> None:
@@ -163,8 +153,10 @@ def begin_records(
     )
     session.context.metadata.update(metadata | {"uid": tracker.uid})
     if native.is_active():
-        hint = "C++, compiled for this processor; see mlxlab kernels info"
-        log_lines(f"kernels: {native.current()} ({hint})")
+        log_lines(
+            f"kernels: {native.current()}"
+            " (C++, compiled for this processor; see mlxlab kernels info)"
+        )
     log_lines(*tracker.describe())
     log_datasets(cfg["data"], session.data, tracker)
     tracker.log_artifact(run_dir / "inference", "config")
@@ -222,8 +214,10 @@ def fit_session(
         log_lines(*(f"skipped {line}" for line in checkpoint.skipped))
         limit = session.trainer.max_steps
         if limit is not None and checkpoint.step > limit:
-            passed = f"trainer.max_steps={limit} is already passed (step {checkpoint.step})"
-            log_lines(f"{passed}: the run ends here")
+            log_lines(
+                f"trainer.max_steps={limit} is already passed (step {checkpoint.step}):"
+                " the run ends here"
+            )
     early_end = session.trainer.early_end(state.data.batches_per_epoch)
     if early_end:
         log_lines(early_end)

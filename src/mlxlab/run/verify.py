@@ -68,7 +68,7 @@ def verify_run(folder: Path, from_start: bool = False, *, trusted: bool = False)
     paths = CheckpointStore(folder / FOLDER).paths()[::-1]
     if not paths:
         raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
-    checkpoints: list[Checkpoint] = []
+    checkpoints = []
     for path in paths:
         checkpoints.append(load_named(str(path), folder))
         yield f"{path.name}: checksums hold"
@@ -236,11 +236,9 @@ def config_to_reproduce(lock: RunLock, name: str, *, trusted: bool = False) -> d
     """What the config of a lock, called `name` in messages, may decide; raises as `admit`."""
     if lock["forked_from"] is not None:
         start = one_line(lock["forked_from"], 200)
-        remedy = (
-            "train from it again with mlxlab train rerun=RUN, then compare with mlxlab runs diff"
-        )
         raise ConfigError(
-            f"{name}: started from the checkpoint {start}, which a lock does not hold; {remedy}"
+            f"{name}: started from the checkpoint {start}, which a lock does not hold; "
+            "train from it again with mlxlab train rerun=RUN, then compare with mlxlab runs diff"
         )
     stored = check_stored_config(lock["config"], name)
     current = compose_checked(["tracking=none"])

@@ -112,7 +112,8 @@ class _ClosablePipe:
         try:
             return self._stream.write(text)
         except BrokenPipeError:
-            return self._discard(len(text))
+            self._discard()
+            return len(text)
 
     def flush(self) -> None:
         try:
@@ -120,12 +121,11 @@ class _ClosablePipe:
         except BrokenPipeError:
             self._discard()
 
-    def _discard(self, length: int = 0) -> int:
+    def _discard(self) -> None:
         """Sends the rest, and what is in the buffer, to nowhere."""
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, self._stream.fileno())
         os.close(devnull)
-        return length
 
 
 @contextmanager

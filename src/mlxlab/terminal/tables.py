@@ -52,13 +52,19 @@ def hang(head: str, text: str, column: int, width: int) -> list[str]:
 
     A head that reaches the column gets a line of its own.
     """
-    lines = wrap(text, max(width - column, 1), break_long_words=False, break_on_hyphens=False) or [
-        ""
-    ]
-    padded = [f"{'':{column}}{line}".rstrip() for line in lines]
-    if len(head) < column or not head:
-        return [(head.ljust(column) + lines[0]).rstrip(), *padded[1:]]
-    return [head, *padded] if text else [head]
+    indent = " " * column
+    is_long = head != "" and len(head) >= column
+    lines = wrap(
+        text,
+        max(width, column + 1),
+        initial_indent=indent if is_long else head.ljust(column),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    if is_long or not lines:
+        return [head.rstrip(), *lines]
+    return lines
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "lr") -> str:

@@ -193,7 +193,7 @@ def _repair(flags: Namespace, refusal: Exception) -> None:
 
     if flags.shell_completion or app.command.is_valid:
         raise ConfigError(explain(refusal)) from None
-    swept: list[str] = []
+    swept = []
     if flags.multirun:
         typed, _ = parse(flags.overrides, multirun=True)
         swept = [text for text, override in typed.items() if override.is_sweep_override()]

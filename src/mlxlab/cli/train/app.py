@@ -149,11 +149,11 @@ def show_sweep(jobs: list[list[str]]) -> None:
 
 
 def _check_jobs(config: DictConfig, jobs: list[list[str]]) -> None:
-    issues: list[ConfigIssue] = []
+    issues = []
     hydra = as_typed(config.hydra.overrides.hydra)
     name = str(config.hydra.job.config_name)
     objectives: dict[str, None] = {}
-    forced: set[str] = set()
+    forced = set()
     for texts in jobs:
         job, found = find_issues([*hydra, *texts], name)
         issues += found
@@ -197,18 +197,26 @@ def _plugin_issues(config: DictConfig) -> list[ConfigIssue]:
     for name in ("hydra.sweeper", "hydra.launcher"):
         node = config.hydra[name.partition(".")[2]]
         if not isinstance(node, DictConfig) or "_target_" not in node:
-            expected = f"expected a component; choose one with {name.replace('.', '/')}=..."
-            issues.append(ConfigIssue(f"{name}={one_line(str(node), 120)}", expected))
+            issues.append(
+                ConfigIssue(
+                    f"{name}={one_line(str(node), 120)}",
+                    f"expected a component; choose one with {name.replace('.', '/')}=...",
+                )
+            )
         elif is_ours(node):
             values, unresolved = resolve(node)
             issues += Checker(values).check_node(values, str(node._target_), name)
             issues += [ConfigIssue(join_key(name, each.path), each.message) for each in unresolved]
     if not issues and not is_ours(config.hydra.sweeper):
         if is_ours(config.hydra.launcher):
-            expected = "expected hydra/launcher=basic or one of a plugin"
-            issues.append(ConfigIssue("hydra/sweeper", expected))
+            issues.append(
+                ConfigIssue("hydra/sweeper", "expected hydra/launcher=basic or one of a plugin")
+            )
         size = config.hydra.sweeper.get("max_batch_size")  # Hydra's own sweeper asserts it.
         if size is not None and size < 1:
-            expected = f"expected at least 1, or null, got {size}"
-            issues.append(ConfigIssue("hydra.sweeper.max_batch_size", expected))
+            issues.append(
+                ConfigIssue(
+                    "hydra.sweeper.max_batch_size", f"expected at least 1, or null, got {size}"
+                )
+            )
     return labelled(issues, {"hydra": OmegaConf.to_container(config.hydra, resolve=False)})

@@ -56,9 +56,11 @@ def resume_sweep(flags: Namespace) -> None:
     changes = [text for text in typed if text not in stored]
     for text in changes:
         if not override_name(text).startswith(_MAY_CHANGE):
-            expected = "expected hydra/launcher, hydra.launcher.*, hydra.sweeper.trials or hydra.sweeper.retry_failed"
-            more = "the sweep's own command with more values adds jobs"
-            raise ConfigError(f"{text}: {expected} with {KEY}=; {more}")
+            raise ConfigError(
+                f"{text}: expected hydra/launcher, hydra.launcher.*, hydra.sweeper.trials or"
+                f" hydra.sweeper.retry_failed with {KEY}=;"
+                " the sweep's own command with more values adds jobs"
+            )
     _refuse_unsafe(start, folder)
     if not is_trusted(flags.overrides):
         _refuse_untyped(start, flags, folder)
@@ -101,5 +103,6 @@ def _check_names(overrides: list[str]) -> None:
     for text in overrides:
         name = override_name(text)
         if name.startswith("sweep.") and name != KEY:
-            message = f"unknown key{did_you_mean(nearest(name, _KEYS))}"
-            raise ConfigError(issue_line(one_line(text, 120), message))
+            raise ConfigError(
+                issue_line(one_line(text, 120), f"unknown key{did_you_mean(nearest(name, _KEYS))}")
+            )

@@ -75,7 +75,7 @@ def find_issues(
     Args:
         refused: Hydra is known to refuse the overrides.
     """
-    config: DictConfig | None = None
+    config = None
     issues: list[ConfigIssue] = []
     try:
         if not refused:
@@ -112,8 +112,7 @@ def compose_checked(
     """The values of `compose`, without the `hydra` node."""
     config = compose(overrides, config_dir)
     with job_config(config):
-        values: Any = OmegaConf.to_container(without_hydra(config), resolve=resolve)
-        return values
+        return OmegaConf.to_container(without_hydra(config), resolve=resolve)  # type: ignore[return-value]
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

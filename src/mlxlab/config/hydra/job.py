@@ -67,8 +67,9 @@ def job_folder(config: DictConfig) -> Path:
         subdir = str(config.hydra.sweep.subdir)
     folder = Path(os.path.abspath(os.path.join(sweep, subdir)))
     if Path(sweep) not in folder.parents:
-        expected = "expected a folder inside that of the sweep"
-        raise ConfigError(f"hydra.sweep.subdir={subdir}: {expected}")
+        raise ConfigError(
+            f"hydra.sweep.subdir={subdir}: expected a folder inside that of the sweep"
+        )
     return folder
 
 
@@ -81,8 +82,8 @@ def set_number(config: DictConfig, number: int) -> None:
 
 def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[ConfigIssue]]:
     """(valid overrides by their text, issues). The path of an issue is the override as typed."""
-    typed: dict[str, Override] = {}
-    issues: list[ConfigIssue] = []
+    typed = {}
+    issues = []
     app = GlobalHydra.instance()
     parser = OverridesParser.create(app.config_loader() if app.is_initialized() else None)
     for text in texts:
@@ -99,8 +100,12 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
         if multirun or not override.is_sweep_override():
             typed[text] = override
         else:
-            expected = "put -m in front to run each of them, or [a,b] for a list"
-            issues.append(ConfigIssue(label, f"several values: {expected}"))
+            issues.append(
+                ConfigIssue(
+                    label,
+                    "several values: put -m in front to run each of them, or [a,b] for a list",
+                )
+            )
     return typed, issues
 
 

@@ -30,7 +30,7 @@ def find_statement(name: str, module: str) -> ast.stmt | None:
         ConfigError: they are not Python.
     """
     text = read_source(module)
-    fault: SyntaxError | None = None
+    fault = None
     for binding in reversed(_bindings(module)):
         if name not in binding.groups():
             continue

@@ -113,7 +113,7 @@ class Checker:
         """A node with a `_target_`. Where a callable is expected, it is called later, with further arguments."""
         target = str(node["_target_"])
         kinds = kinds_of(hint)
-        components: list[Placeholder] = []
+        components = []
         for kind in kinds:
             if not is_list(kind) and not is_mapping(kind):
                 components += find_classes(kind)
@@ -124,18 +124,20 @@ class Checker:
             return
         if components and not serves_as(target, path):
             names = " or ".join(each.target.rpartition(".")[2] for each in components)
-            message = f"expected a component of kind {names}, got {target}"
-            yield ConfigIssue(join_key(path, "_target_"), message)
+            yield ConfigIssue(
+                join_key(path, "_target_"), f"expected a component of kind {names}, got {target}"
+            )
             return
         if bool(node.get("_partial_")) != is_call and not is_any:
-            message = f"expected {shown(is_call)} for {target}"
-            yield ConfigIssue(join_key(path, "_partial_"), message)
+            yield ConfigIssue(
+                join_key(path, "_partial_"), f"expected {shown(is_call)} for {target}"
+            )
         yield from self.check_node(node, target, path)
 
     def _check_option(self, hint: object, value: object, path: str) -> Iterator[ConfigIssue]:
         """A value against one member of a union."""
         kind, bounds = unwrap(hint)
-        inner: object = None
+        inner = None
         items: Iterable[tuple[object, object]] = ()
         if isinstance(kind, Record) and isinstance(value, dict):
             yield from self.check_node(value, kind.target, path)
@@ -153,8 +155,9 @@ class Checker:
     def _explain_unknown(self, key: str, known: Signature, path: str) -> ConfigIssue:
         full = join_key(path, key)
         if key in known.runtime:
-            message = "not a key of the config: the program passes it when it builds the component"
-            return ConfigIssue(full, message)
+            return ConfigIssue(
+                full, "not a key of the config: the program passes it when it builds the component"
+            )
         group = group_of(path)
         if path and path == group.replace("/", "."):
             files = sorted((conf_dir() / group).glob("*.yaml"))

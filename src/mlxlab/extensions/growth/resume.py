@@ -17,7 +17,7 @@ from mlxlab.extensions.growth.grow import CHANGES
 from mlxlab.models.build import Architecture, train_new_weights
 from mlxlab.models.layers import named_parameters
 from mlxlab.past_runs.changes import Changes, copy_key, differences, requested_keys
-from mlxlab.run.resume.policy import NewModel, Plan, admit_data, refuse_tokenizer
+from mlxlab.run.resume.policy import TOKENIZER, NewModel, Plan, admit_data, refuse_change
 from mlxlab.run.resume.start import SETTINGS
 from mlxlab.schema.constraints import Probability
 from mlxlab.schema.dotted_keys import value_at
@@ -61,7 +61,7 @@ class GrowthPolicy:
     optimizer_transfer: Literal["path", "shape"] = "path"
 
     def plan(self, plan: Plan) -> Plan:
-        refuse_tokenizer(plan.changes)
+        refuse_change(plan.changes, TOKENIZER, "tokenizer")
         requested = requested_against_growth(plan.cfg, plan.checkpoint)
         return self.repeat(replace(plan, changes=plan.changes | requested, requested=[*requested]))
 

@@ -176,9 +176,9 @@ def _refuse_ended(
     progress = checkpoint.state["progress"]
     if trainer.is_done(progress, state.data.epoch):
         keys = [key for key in changes if key.startswith(("model", "data"))]
-        expected = "expected a larger trainer.epochs, trainer.max_steps or trainer.max_tokens too"
         raise ConfigError(
-            f"{', '.join(keys)}: changed, but the run ended at step {progress.step}; {expected}"
+            f"{', '.join(keys)}: changed, but the run ended at step {progress.step}; "
+            "expected a larger trainer.epochs, trainer.max_steps or trainer.max_tokens too"
         )
 
 

@@ -96,11 +96,8 @@ class SameModel:
     min_match: Probability = 1.0
 
     def plan(self, plan: Plan) -> Plan:
-        refuse_tokenizer(plan.changes)
-        for key, (old, new) in plan.changes.items():
-            if key.startswith("model."):
-                was = f"was {shown(old)} in the checkpoint"
-                raise ConfigError(f"{key}={shown(new)}: {was}; the model stays as it is on resume")
+        refuse_change(plan.changes, TOKENIZER, "tokenizer")
+        refuse_change(plan.changes, "model.", "model")
         return plan
 
     def repeat(self, plan: Plan) -> Plan:
@@ -112,14 +109,14 @@ class SameModel:
         return admit_data(plan.checkpoint, data, allow_change=self.allow_data_change), None
 
 
-def refuse_tokenizer(changes: Changes) -> None:
-    """ConfigError for another tokenizer: tokens would have other ids than in training."""
-    if TOKENIZER in changes:
-        old, new = changes[TOKENIZER]
-        was = f"was {shown(old)} in the checkpoint"
-        raise ConfigError(
-            f"{TOKENIZER}={shown(new)}: {was}; the tokenizer stays as it is on resume"
-        )
+def refuse_change(changes: Changes, prefix: str, owner: str) -> None:
+    """ConfigError for a change of a key with this prefix; with another tokenizer, tokens would have other ids."""
+    for key, (old, new) in changes.items():
+        if key.startswith(prefix):
+            raise ConfigError(
+                f"{key}={shown(new)}: was {shown(old)} in the checkpoint;"
+                f" the {owner} stays as it is on resume"
+            )
 
 
 def admit_data(checkpoint: Checkpoint, data: DataModule, *, allow_change: bool) -> Checkpoint:

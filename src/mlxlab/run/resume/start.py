@@ -5,7 +5,7 @@ It uses the kernels that the run began with, or is refused; all ranks use the sa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlxlab.backend.ops.native import state
@@ -188,14 +188,15 @@ def without_overridden_settings(
     So has one of the keys `requested`, whatever `cfg` said before.
     """
     state = checkpoint.state
-    names = {field.name for field in fields(ChangedSettings)}
     saved = state["metadata"]["config"]
     progress = state["progress"]
-    is_set = {
-        key: key in requested or value_at(cfg, key) != value_at(saved, key) for key in SETTINGS
+    unchanged = vars(ChangedSettings())
+    reset = {
+        name: unchanged[name]
+        for key, name in SETTINGS.items()
+        if key in requested or value_at(cfg, key) != value_at(saved, key)
     }
-    changed = {name for key, name in SETTINGS.items() if is_set[key]}
-    settings = ChangedSettings(**{name: vars(progress.settings)[name] for name in names - changed})
+    settings = replace(progress.settings, **reset)
     return replace(checkpoint, state={**state, "progress": replace(progress, settings=settings)})
 
 
