@@ -48,7 +48,7 @@ FILES_OF = {
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
     "nodes": 390_430,
     "files": 367,
-    "multiplied texts": 1,
+    "multiplied texts": 0,
     "nodes a statement": 10.3,
     "ternaries": 10.2,
     "packed assignments": 0.15,
