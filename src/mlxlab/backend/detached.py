@@ -30,6 +30,6 @@ def start_detached(module: str, environment: dict[str, str], log: Path) -> None:
 
 def module_environment() -> dict[str, str]:
     """The environment in which Python finds this package, wherever it was started."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
