@@ -371,7 +371,7 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
         with pytest.raises(InputNotFoundError, match=f"={name}: {fault}"):
             resolve(name)
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(ServiceUnavailableError, match=r"for hub ids: pip install .*\[hub\]'"):
+    with pytest.raises(ServiceUnavailableError, match=r"for hub ids: pip install -e '.*\[hub\]'"):
         resolve("owner/name")
 
 

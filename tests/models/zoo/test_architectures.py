@@ -38,7 +38,7 @@ def test_all_keys_that_are_unknown_or_missing_are_in_one_line():
 
 def test_without_mlx_lm_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlx_lm.models", None)
-    with pytest.raises(ServiceUnavailableError, match=r"needs mlx-lm; pip install .*\[zoo\]'"):
+    with pytest.raises(ServiceUnavailableError, match=r"needs mlx-lm; pip install -e '\.\[zoo\]'"):
         architectures.architectures()
 
 
