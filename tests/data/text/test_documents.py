@@ -147,6 +147,13 @@ def test_ranges_of_a_file_partition_its_documents(tmp_path, ending, unit):
     assert len(parts[2]) / len(joined) == pytest.approx(0.1, abs=0.01)
 
 
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "csv"])
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path, ending):
+    path = write_texts(tmp_path / f"a.{ending}", ["one", "two"])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert sorted(texts_of(open_source(str(path), document_unit="line"))) == ["one", "two"]
+
+
 def test_a_folder_is_read_with_its_subfolders_and_without_hidden_and_other_files(tmp_path):
     for name in ("b/c/one.txt", "two.TXT", ".hidden.txt", ".cache/three.txt", "readme.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

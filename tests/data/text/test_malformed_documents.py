@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,20 @@ def test_a_file_that_changes_during_the_run_is_refused(tmp_path, ending, change,
         os.mkfifo(path)
     with pytest.raises(DataError, match=rf"a\.{ending}: changed during the run"):
         list(windows)
+
+
+def test_an_operating_system_error_is_reported_in_one_line(tmp_path):
+    for name in ("a", "b"):
+        write_texts(tmp_path / f"{name}.jsonl", GOOD)
+    windows = open_source(str(tmp_path), window=3).windows(0, 0)
+    next(windows)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(InputNotFoundError, match="cannot be read: Too many open files"):
+            list(windows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_only_regular_files_are_read(tmp_path):
