@@ -125,8 +125,9 @@ def data(*overrides: str, json: bool = False) -> None:
     rows = Rows([part])
     columns = own_data.summarize(rows, types)
     if json:
-        summaries = [each._asdict() for each in columns]
-        print_json({"columns": summaries, "rows": len(rows)} | described)
+        print_json(
+            {"columns": [each._asdict() for each in columns], "rows": len(rows), **described}
+        )
         return
     lines = [own_data.column_table(columns, part)]
     if described:

@@ -264,7 +264,6 @@ def package_versions() -> dict[str, str]:
 def _overlaps(config: dict[str, Any], messages: list[str]) -> list[Overlap] | None:
     """The messages on repeated rows; None where nobody looked for them."""
     found = [Overlap(line, line.endswith(DROPPED)) for line in messages if SAME_INPUT in line]
-    target = str(value_at(config, "data._target_"))
-    if not found and not target.startswith("mlxlab.data.labelled."):
+    if not found and not config["data"]["_target_"].startswith("mlxlab.data.labelled."):
         return None
     return found
