@@ -52,7 +52,7 @@ def hang(head: str, text: str, column: int, width: int) -> list[str]:
 
     A head that reaches the column gets a line of its own.
     """
-    indent = " " * column
+    indent = "".ljust(column)
     is_long = head != "" and len(head) >= column
     lines = wrap(
         text,
