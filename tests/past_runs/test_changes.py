@@ -238,7 +238,7 @@ def test_a_position_is_that_of_the_first_time(positions, expected):
 
 def test_a_command_that_typed_nothing_is_no_fork():
     before = empty_metadata()
-    [record] = continuations(CommandLine([], {}, []), before, (5, {}), {}, continues=True)
+    [record] = continuations(CommandLine([], {}, []), before, 5, {}, {}, continues=True)
     assert lines_of(record) == [("at step 5", [])]
 
 
@@ -255,7 +255,7 @@ def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():
         (50, {"adapter": {"rank": 8}}),
     )  # which has grown from 4
     own = continuations(
-        command, before, at, changes | {"model.adapter.rank": (4, 16)}, continues=True
+        command, before, *at, changes | {"model.adapter.rank": (4, 16)}, continues=True
     )
     last = continuation(50, "trainer.max_steps=60", **{"adapter.rank": (8, 16)})
     assert own == [*earlier, last]
@@ -264,7 +264,7 @@ def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():
         (50, "by a resume: model.adapter.rank 8 -> 16"),
     ]
     assert model_changes(Continuation(**each) for each in own) == steps
-    fork = continuations(command, before, at, changes, continues=False)
+    fork = continuations(command, before, *at, changes, continues=False)
     assert model_changes(Continuation(**each) for each in fork) == steps
     assert lines_of(*fork) == [], "those of another run"
 

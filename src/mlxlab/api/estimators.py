@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -164,8 +164,7 @@ class Classifier(ClassifierMixin, _Estimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(N, C): the probabilities of `classes_`."""
-        model = self._loaded()
-        predicted = model.predict_proba(self._rows(X, reset=False))
+        predicted = self._loaded().predict_proba(self._rows(X, reset=False))
         names = _class_names(np.arange(len(self.classes_)))
         probabilities = predicted.reindex(columns=names, fill_value=0.0).to_numpy(np.float64)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
@@ -188,8 +187,8 @@ class Regressor(RegressorMixin, _Estimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """(N,) numbers."""
-        model = self._loaded()
-        return model.predict(self._rows(X, reset=False))["value"].to_numpy(np.float64)
+        predicted = self._loaded().predict(self._rows(X, reset=False))
+        return predicted["value"].to_numpy(np.float64)
 
 
 def _class_names(codes: np.ndarray) -> np.ndarray:
@@ -199,8 +198,6 @@ def _class_names(codes: np.ndarray) -> np.ndarray:
 
 def _targets(targets: Any, rows: pd.DataFrame) -> np.ndarray:
     """(N,) targets; raises ValueError if they are not one for each row."""
-    from sklearn.utils import check_consistent_length, column_or_1d
-
     if targets is None:
         raise ValueError("requires y to be passed, but the target y is None")
     checked = column_or_1d(targets, warn=True)

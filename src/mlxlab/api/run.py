@@ -95,8 +95,7 @@ class Run(os.PathLike[str]):
         with redacted():
             source = store_frame(data) if is_frame(data) else data
             overrides = {} if source is None else {"source": os.fspath(source)}
-            model = load(self)
-            result = evaluate_restored(model.restored, self.folder, overrides).result
+            result = evaluate_restored(load(self).restored, self.folder, overrides).result
         table = pd.DataFrame({"value": result.metrics})
         if result.intervals:
             intervals = pd.DataFrame(result.intervals, index=["low", "high"]).T

@@ -82,8 +82,8 @@ def _folders(methods: tuple[str, ...]) -> dict[str, list[Path]]:
             raise ConfigError(
                 f"{text}: expected NAME=FOLDER; mlxlab runs diff RUN RUN compares single runs"
             )
-        folders.setdefault(name, [])
-        folders[name] += [Path(os.path.expanduser(path)) for path in paths.split(",")]
+        own = folders.setdefault(name, [])
+        own += [Path(os.path.expanduser(path)) for path in paths.split(",")]
     if len(folders) < 2:
         got = f"; got {methods[0]}" if methods else ""
         raise ConfigError(f"expected two or more methods, each as NAME=FOLDER{got}")

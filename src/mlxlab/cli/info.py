@@ -29,14 +29,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import yaml
-
 from mlxlab import terminal
 from mlxlab.analysis import own_data
 from mlxlab.cli.app import print_json, print_result
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import refuse_links
+from mlxlab.files.yaml_file import read_yaml
 from mlxlab.schema.constraints import Ge, Le, Size
 from mlxlab.terminal.tables import markdown_table
 from mlxlab.terminal.wording import percent
@@ -126,8 +125,9 @@ def data(*overrides: str, json: bool = False) -> None:
     rows = Rows([part])
     columns = own_data.summarize(rows, types)
     if json:
-        summaries = [each._asdict() for each in columns]
-        print_json({"columns": summaries, "rows": len(rows)} | described)
+        print_json(
+            {"columns": [each._asdict() for each in columns], "rows": len(rows), **described}
+        )
         return
     lines = [own_data.column_table(columns, part)]
     if described:
@@ -168,10 +168,10 @@ def count(family: str, kind: Kind, size: str, vocab_size: int, classes: int = 0)
 
     node: dict[str, object] = {}
     for option in (family, f"size/{size}"):
-        file = conf_dir() / "model" / f"{option}.yaml"
-        node |= yaml.safe_load(file.read_text(encoding="utf-8"))
-    model = build_model(node, kind=kind, num_classes=classes, vocab_size=vocab_size)
-    return count_parameters(model)
+        node |= read_yaml(conf_dir() / "model" / f"{option}.yaml").values
+    return count_parameters(
+        build_model(node, kind=kind, num_classes=classes, vocab_size=vocab_size)
+    )
 
 
 def tokens(

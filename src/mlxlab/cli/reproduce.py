@@ -39,7 +39,9 @@ def reproduce(
     from mlxlab.past_runs.lookup import find_run_folder
     from mlxlab.past_runs.run_lock import read_lock
 
-    folder = out or _new_folder()
+    now = datetime.now()
+    name = f"{now:%H-%M-%S}-{secrets.token_hex(3)}"
+    folder = out or project_root() / "outputs" / f"{now:%Y-%m-%d}" / name
     refuse_existing(folder)
     path = Path(run).expanduser()
     if not path.exists() and "/" not in run:
@@ -55,8 +57,3 @@ def reproduce(
     if comparison["result"] == "diverged":
         return CheckpointUnavailableError.exit_code
     return 0
-
-
-def _new_folder() -> Path:
-    now = datetime.now()
-    return project_root() / "outputs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{secrets.token_hex(3)}"

@@ -38,7 +38,7 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.past_runs.lookup import find_run, open_reader, run_folders
+from mlxlab.past_runs.lookup import find_row, find_run, newest_runs, open_reader, run_folders
 from mlxlab.record.attempts import read_now
 from mlxlab.schema.constraints import Ge, Le
 from mlxlab.terminal.program import display_path
@@ -96,8 +96,6 @@ def list_runs(
         below: the folder whose run folders are listed, instead of outputs/ and multirun/; `in=` for short.
         json: prints JSON instead.
     """
-    from mlxlab.past_runs.lookup import newest_runs
-
     keys = _split(metrics)
     names = _split(params)
     runs = newest_runs(_folders(below, bool(filter or experiment or sort), uri), limit)
@@ -138,8 +136,6 @@ def show(run: str, uri: str | None = None, json: bool = False) -> None:
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    from mlxlab.past_runs.lookup import find_row
-
     row = find_row(run, uri)
     print_result(_as_json(row), run_tables(row), json)
 
@@ -153,13 +149,14 @@ def show_diff(run: str, other: str, uri: str | None = None, json: bool = False) 
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    from mlxlab.past_runs.lookup import find_row
-
     first = find_row(run, uri)
     second = find_row(other, uri)
     difference = diff(first, second)
-    value = {"runs": [first.run_id, second.run_id], **difference}
-    print_result(value, difference_table(first, second, difference), json)
+    print_result(
+        {"runs": [first.run_id, second.run_id], **difference},
+        difference_table(first, second, difference),
+        json,
+    )
 
 
 def _as_json(run: RunRow) -> dict[str, object]:

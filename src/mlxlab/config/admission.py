@@ -129,8 +129,11 @@ def _is_ours(node: object) -> bool:
 
 def own_callbacks(stored: Tree) -> list[str]:
     """The keys of callbacks whose class mlxlab does not ship."""
-    callbacks = stored["callbacks"].items()
-    return [join_key("callbacks", name) for name, node in callbacks if not _is_ours(node)]
+    return [
+        join_key("callbacks", name)
+        for name, node in stored["callbacks"].items()
+        if not _is_ours(node)
+    ]
 
 
 def refuse_left_out(keys: Sequence[str], name: str) -> None:

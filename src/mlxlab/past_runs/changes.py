@@ -241,25 +241,27 @@ def current_command() -> CommandLine:
 def continuations(
     command: CommandLine,
     before: RunMetadata,
-    at: tuple[int, Mapping[str, object]],
+    step: int,
+    node: Mapping[str, object],
     changes: Changes,
     continues: bool,
 ) -> list[Continuation]:
     """The continuations of a run that starts from a checkpoint with the metadata `before`.
 
     Args:
-        at: step of the checkpoint, and the `model` node of its weights, which operations of growth may have changed.
+        step: that of the checkpoint.
+        node: the `model` node of its weights, which operations of growth may have changed.
         changes: keys of the config -> (before, after).
         continues: whether it is the same run; of another one only the changes of the model matter.
     """
     model = {}
     for key, (old, new) in changes.items():
         if key_class(key) == "structural":
-            actual = value_at({"model": at[1]}, key)
+            actual = value_at({"model": node}, key)
             if actual is None:
                 actual = old
             model[key] = (actual, new)
-    last: Continuation = {"step": at[0], "overrides": [], "model": model, "forked": True}
+    last: Continuation = {"step": step, "overrides": [], "model": model, "forked": True}
     earlier = before.get("continued", [])
     if continues:
         return [*earlier, {**last, "overrides": [*command.typed], "forked": False}]

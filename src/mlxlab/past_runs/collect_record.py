@@ -19,7 +19,6 @@ from mlxlab.files.atomic import without_nonfinite
 from mlxlab.files.untrusted import read_json
 from mlxlab.past_runs.changes import model_changes
 from mlxlab.past_runs.run_lock import Comparison, read_lock
-from mlxlab.record import run_record as records
 from mlxlab.record.attempts import read_now
 from mlxlab.record.run_record import (
     Evaluation,
@@ -140,14 +139,13 @@ def write_run_report(folder: Path, out: Path | None = None) -> Path:
         WriteError: the page cannot be written.
     """
     from mlxlab.views.pages import REPORT, run_page, write_page
-    from mlxlab.views.run_view import RunView
 
     folder = folder.absolute()
-    view = RunView(collect_record(folder), folder)
-    return write_page(out or folder / REPORT, run_page(view))
+    page = run_page(RunView(collect_record(folder), folder))
+    return write_page(out or folder / REPORT, page)
 
 
-def without_split(metrics: Mapping[str, float | None]) -> records.Metrics:
+def without_split(metrics: Mapping[str, float | None]) -> Metrics:
     """The finite ones of these metrics of validation rows."""
     return {name.removeprefix(VALID): without_nonfinite(value) for name, value in metrics.items()}
 

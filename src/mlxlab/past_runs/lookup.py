@@ -171,9 +171,8 @@ def read_run_folder(folder: Path) -> RunRow:
         params = read_run_config(folder) | {"choices": record.command.choices}
     end = record.attempts[-1].end
     datasets = {}
-    node = params.get("data")
-    if record.data.fingerprint and isinstance(node, dict):
-        name = str(node["_target_"]).rpartition(".")[2]  # It is tracked under this name.
+    if record.data.fingerprint and params:
+        name = params["data"]["_target_"].rpartition(".")[2]  # It is tracked under this name.
         datasets[name] = record.data.fingerprint
     return RunRow(
         run_id=record.id,

@@ -244,7 +244,6 @@ def _short(value: str | None) -> str:
     """A digest by its first digits."""
     if value is None:
         return "unknown"
-    is_digest = len(value) >= 32 and not value.strip("0123456789abcdef")
-    if is_digest:
+    if len(value) >= 32 and not value.strip("0123456789abcdef"):
         return value[:12]
     return one_line(value, 120) or "none"

@@ -79,10 +79,12 @@ def _git(folder: Path, *args: str) -> str | None:
     """The output of git; None if it fails or takes longer."""
     # core.fsmonitor of a repository may name a program, which `git status` would run.
     options = ["-C", str(folder), "--no-optional-locks", "-c", "core.fsmonitor=false"]
-    null = subprocess.DEVNULL
     try:
         result = subprocess.run(
-            ["git", *options, *args], stdin=null, capture_output=True, timeout=GIT_SECONDS
+            ["git", *options, *args],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_SECONDS,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, OmegaConf, read_write
+
 from mlxlab.checkpoint.names import (
     KEYWORD,
     RESUME_KEYWORDS,
@@ -19,7 +21,7 @@ from mlxlab.checkpoint.names import (
     split_path,
 )
 from mlxlab.config.admission import TRUST, admitted_choices, is_trusted
-from mlxlab.config.hydra.job import as_typed, typed_values
+from mlxlab.config.hydra.job import as_typed, check_folder, job_config, typed_values
 from mlxlab.config.paths import conf_dir, plugins
 from mlxlab.errors import (
     CheckpointUnavailableError,
@@ -30,6 +32,7 @@ from mlxlab.errors import (
     RunPruned,
     UserError,
 )
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.files.yaml_file import read_yaml
 from mlxlab.record.run_file import FILE, of_sweep, read_run
 from mlxlab.schema.dotted_keys import override_name, value_at
@@ -38,15 +41,13 @@ from mlxlab.terminal.program import display_path, text_value
 from mlxlab.training.distributed.launch_env import check_parallel, rank
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from mlxlab.past_runs.changes import CommandLine
     from mlxlab.training.callback import Callback
 
 _TASK = {"experiment", "model", "data"}  # keys and groups that say what to train
 
 
-def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> Path:
+def run_composed(config: DictConfig, callbacks: "Sequence[Callback]" = ()) -> Path:
     """Runs a checked config in its own folder, which is returned.
 
     Args:
@@ -56,7 +57,6 @@ def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> 
         UserError: as `prepare_run` and `run_prepared`.
     """
     from mlxlab.config.hydra.compose import without_hydra
-    from mlxlab.config.hydra.job import job_config
     from mlxlab.files.atomic import make_folder
 
     with job_config(config):
@@ -68,16 +68,13 @@ def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> 
     return folder
 
 
-def prepare_run(config: "DictConfig") -> None:
+def prepare_run(config: DictConfig) -> None:
     """Decides in which folder a checked config runs, and refuses one that it cannot run in; nothing is written.
 
     Raises:
         UserError: the user can correct it.
     """
     from mlxlab.checkpoint.listing import refuse_exported
-    from mlxlab.checkpoint.names import find_resumed_run
-    from mlxlab.config.hydra.job import check_folder
-    from mlxlab.files.untrusted import refuse_links
 
     check_parallel(config.trainer.parallel)
     check_folder(config, "hydra.run.dir")
@@ -159,7 +156,7 @@ def check_named_files(data: dict[str, Any]) -> None:
 
 
 def run_prepared(
-    config: "DictConfig",
+    config: DictConfig,
     folder: Path,
     *,
     owns_process: bool = False,
@@ -184,7 +181,7 @@ def run_prepared(
 
 
 def run_experiment(
-    cfg: "DictConfig",
+    cfg: DictConfig,
     run_dir: Path,
     *,
     owns_process: bool = False,
@@ -195,8 +192,6 @@ def run_experiment(
     Raises:
         UserError: anything the user can correct, with its exit code; RunInterrupted when a signal ended the run.
     """
-    from omegaconf import OmegaConf
-
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     del config[TRUST]  # It is never stored.
     return run_config(config, run_dir, owns_process=owns_process, callbacks=callbacks)
@@ -324,7 +319,7 @@ def with_fetched_run(overrides: list[str]) -> list[str]:
     ]
 
 
-def preview(config: "DictConfig") -> str:
+def preview(config: DictConfig) -> str:
     """Takes one step of a prepared config: what it needs, and the growth schedule as a table; nothing is written.
 
     Raises:
@@ -332,8 +327,6 @@ def preview(config: "DictConfig") -> str:
         UserError: as `run_experiment`, where data, model or checkpoint are at fault.
     """
     import tempfile
-
-    from omegaconf import OmegaConf
 
     from mlxlab import backend
     from mlxlab.config.hydra.compose import without_hydra
@@ -346,13 +339,11 @@ def preview(config: "DictConfig") -> str:
         return preview_run(requested, Path(config.hydra.run.dir), Path(folder))
 
 
-def _set_run_dir(config: "DictConfig") -> None:
+def _set_run_dir(config: DictConfig) -> None:
     """A run that is resumed by its path continues in its own folder, unless another one is set or it is a rerun."""
     import atexit
     import shutil
     import tempfile
-
-    from omegaconf import OmegaConf, read_write
 
     hydra_args = as_typed(config.hydra.overrides.hydra)
     typed = [*as_typed(config.hydra.overrides.task), *hydra_args]

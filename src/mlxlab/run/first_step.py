@@ -132,8 +132,7 @@ def _largest_batch(batches: Iterable[Batch], differ: bool) -> tuple[str, Batch]:
     """The batch with the most tokens, and its name; where all have one shape, the first one."""
     if not differ:
         return "first batch", next(iter(batches))
-    searched = islice(batches, SEARCHED_BATCHES)
-    largest = max(searched, key=lambda batch: batch.tokens.size)
+    largest = max(islice(batches, SEARCHED_BATCHES), key=lambda batch: batch.tokens.size)
     return f"largest of the first {SEARCHED_BATCHES:,} batches", largest
 
 

@@ -47,8 +47,9 @@ def run_metadata(
     if resumed is not None and plan is not None:
         before = resumed.state["metadata"]
         requested = [*plan.requested]
-        at = (resumed.step, plan.before.node)
-        continued = continuations(command, before, at, start.changes, start.continues)
+        continued = continuations(
+            command, before, resumed.step, plan.before.node, start.changes, start.continues
+        )
         command = command.after(before["overrides"], before["choices"])
         initial_weights = before["initial_weights"]
     metadata: RunMetadata = {
@@ -92,7 +93,7 @@ def log_datasets(node: Config, data: DataModule, tracker: Tracker) -> None:
     sizes = _sizes(data, "training")
     tracker.log_dataset(name, data.fingerprint, training, "training", schema, sizes)
     sizes = _sizes(data, "validation")
-    name = f"{name} (validation)"
+    name += " (validation)"
     tracker.log_dataset(name, data.held_out, validation, "validation", schema, sizes)
 
 
@@ -134,8 +135,7 @@ def log_config_changes(changes: Changes, step: int, run_dir: Path, tracker: Trac
         return
     for key, (old, new) in changes.items():
         log_lines(f"changed since the checkpoint: {key}: {old} -> {new}")
-    file = record_changes(run_dir, step, changes)
-    tracker.log_artifact(file, "config")
+    tracker.log_artifact(record_changes(run_dir, step, changes), "config")
 
 
 def new_record(cfg: dict[str, Any], command: CommandLine, fork: str | None = None) -> RunRecord:
@@ -264,7 +264,6 @@ def package_versions() -> dict[str, str]:
 def _overlaps(config: dict[str, Any], messages: list[str]) -> list[Overlap] | None:
     """The messages on repeated rows; None where nobody looked for them."""
     found = [Overlap(line, line.endswith(DROPPED)) for line in messages if SAME_INPUT in line]
-    target = str(value_at(config, "data._target_"))
-    if not found and not target.startswith("mlxlab.data.labelled."):
+    if not found and not config["data"]["_target_"].startswith("mlxlab.data.labelled."):
         return None
     return found

@@ -60,8 +60,9 @@ def train_rounds(requested: Config, context: RunContext) -> float:
 
     tracker = context.build_tracker(cfg["tracking"])
     report = find_report(build_callbacks(cfg, context.run_dir))
-    tags = {OVERRIDES: shlex.join(command.overrides)}
-    tracker.start(cfg, tags, resumed=resumed, name=record.name)
+    tracker.start(
+        cfg, {OVERRIDES: shlex.join(command.overrides)}, resumed=resumed, name=record.name
+    )
     record.id = tracker.uid
     with tracked_until_end(tracker, context, report), _parent_run(tracker.uid):
         if resumed:
@@ -100,8 +101,15 @@ def open_rounds(requested: Config, context: RunContext, *, resumed: bool) -> Run
         record.name = requested["name"] or f"{folder.name} rounds"
         return record
     record = read_run(folder)
-    past = (record.config, record.command.choices, record.command.overrides, str(folder / FILE))
-    record.config, changes = resume_config(requested, *past, continues=True)
+    past = record.command
+    record.config, changes = resume_config(
+        requested,
+        record.config,
+        past.choices,
+        past.overrides,
+        str(folder / FILE),
+        continues=True,
+    )
     if "distillation" not in record.config["trainer"]:
         raise ConfigError(
             f"trainer: expected trainer=distill, {folder} holds rounds of distillation"
@@ -109,9 +117,9 @@ def open_rounds(requested: Config, context: RunContext, *, resumed: bool) -> Run
     for key in changes:
         if key_class(key) == "structural":
             raise ConfigError(f"{key}: cannot change in a run of several rounds; start a new one")
-    command = context.command.after(record.command.overrides, record.command.choices)
-    record.command.overrides = command.overrides
-    record.command.choices = command.choices
+    command = context.command.after(past.overrides, past.choices)
+    past.overrides = command.overrides
+    past.choices = command.choices
     return record
 
 
@@ -190,8 +198,7 @@ def evaluate_round(cfg: Config, folder: Path, number: int) -> dict[str, dict[str
 def record_round(metrics: dict[str, Metrics], context: RunContext, number: int) -> None:
     """Records a round: the ensemble has the data of the students, and the steps of all of them."""
     writer = context.writer
-    rounds = writer.record.rounds
-    rounds[max(number - 1, 0) :] = [metrics]
+    writer.record.rounds[max(number - 1, 0) :] = [metrics]
     ensemble = {**metrics["ensemble"]}
     parameters = int(ensemble.pop(PARAMETERS) or 0)
     result = SplitResult("valid", 0, ensemble)

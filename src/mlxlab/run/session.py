@@ -109,8 +109,7 @@ class Session:
         )
         # The threads of OpenBLAS spin longer than they compute on the small products of a table.
         is_table = isinstance(state.model.backbone, Tabular)
-        threads = one_blas_thread() if is_table else nullcontext()
-        with threads:
+        with one_blas_thread() if is_table else nullcontext():
             loop.run(checkpoint)
         return state
 

@@ -86,7 +86,7 @@ def train(requested: Config, context: RunContext) -> float:
     checkpoint, transfer = fit_checkpoint(start, session, state)
     if checkpoint and is_finished(start, session.trainer, state, checkpoint, context):
         # Copies may be missing from the session before.
-        with cloud.copies(context.run_dir, context.writer.id, table):
+        with cloud.copies(context.run_dir, context.writer.record.id, table):
             best = checkpoint.state["history"].best
             return float("nan") if best is None else best
     for callback in callbacks:
@@ -99,7 +99,7 @@ def train(requested: Config, context: RunContext) -> float:
         if start.continues:
             tracker.truncate_after(start.last_step)
         checkpoint = prepare_checkpoints(checkpoint, start, context, session)
-        with cloud.copies(context.run_dir, context.writer.id, table):
+        with cloud.copies(context.run_dir, context.writer.record.id, table):
             lock = RunLockRecorder(context, session.context.metadata, start)
             state = fit_session(session, state, [*callbacks, lock], checkpoint, context)
             return finish(session, state, context, lock, report)
@@ -190,8 +190,8 @@ def preview_run(requested: Config, run_dir: Path, folder: Path) -> str:
     state = session.init_state()
     checkpoint, _ = fit_checkpoint(start, session, state)
     previews = [callback.preview(state, checkpoint) for callback in callbacks]
-    step = take_step(session, state)
-    return "\n\n".join(filter(None, [*previews, step.as_text()]))
+    previews.append(take_step(session, state).as_text())
+    return "\n\n".join(filter(None, previews))
 
 
 def fit_session(
@@ -292,21 +292,21 @@ def report_run(
 ) -> int:
     """Evaluates and reports a run that ended; returns the number of a signal that stopped this, else 0."""
     data = session.data
-    signals = context.signals
     tracker = session.context.tracker
     run_dir = context.run_dir
     stop_signal = 0
 
     def should_stop() -> bool:
         nonlocal stop_signal
-        (stop_signal,) = context.group.all_reduce_max([signals.report_stop_signal])
+        (stop_signal,) = context.group.all_reduce_max([context.signals.report_stop_signal])
         return stop_signal != 0
 
     trainer = session.trainer
     limits = EvaluationLimits(trainer.eval_batches, trainer.test_batches)
-    objective = session.cfg["objective"]
     with context.group.computing():
-        results = evaluate_at_end(state, data, context.shared_dir, objective, limits, should_stop)
+        results = evaluate_at_end(
+            state, data, context.shared_dir, session.cfg["objective"], limits, should_stop
+        )
     if results is None:
         return stop_signal
     write_files(results, data, tracker, run_dir, state.progress.step)

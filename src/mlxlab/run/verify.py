@@ -1,7 +1,7 @@
 """Trains a run again, to compare: from each checkpoint to the next bit for bit, or its `run.lock` in a new folder."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def _changes_between(folder: Path, start: Checkpoint | None, end: Checkpoint) ->
     if start is not None:
         first = start.state["metadata"]
         last = end.state["metadata"]
-        if first["config"] == last["config"] and first["overrides"] == last["overrides"]:
+        if all(first[key] == last[key] for key in ("config", "overrides")):
             return []
         begin = start.step
     return [step for step in changed_steps(folder) if begin < step <= end.step]
@@ -168,20 +168,10 @@ def _plan_again(start: Checkpoint, end: Checkpoint, cfg: Config) -> Plan:
     after = end.state["metadata"]
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     architecture = saved_architecture(start)
-    requested: Sequence[str] = ()
+    plan = Plan(policy, cfg, start, architecture, architecture, changes={})
     if before["overrides"] != after["overrides"]:
-        requested = after["requested"]
-    plan = policy.repeat(
-        Plan(
-            policy,
-            cfg,
-            start,
-            architecture,
-            architecture,
-            changes={},
-            requested=requested,
-        )
-    )
+        plan = replace(plan, requested=after["requested"])
+    plan = policy.repeat(plan)
     checkpoint = without_overridden_settings(start, cfg, plan.requested)
     return replace(plan, checkpoint=checkpoint)
 

@@ -85,11 +85,6 @@ class RunWriter:
         logging.getLogger("mlxlab").removeHandler(self._warnings)
         self.write()
 
-    @property
-    def id(self) -> str:
-        """The id of the run, which a resume keeps."""
-        return self.record.id
-
     def forget_earlier(self) -> None:
         """Another run begins in the folder: its record has nothing of the earlier one."""
         with self._lock:

@@ -114,8 +114,11 @@ def typed_values(overrides: Iterable[str]) -> dict[str, str]:
 
     It is as typed where it is no text, or cannot be parsed.
     """
-    setting = (text for text in overrides if "=" in text and not text.startswith("~"))
-    return {override_name(text): _text_of(text) for text in setting}
+    return {
+        override_name(text): _text_of(text)
+        for text in overrides
+        if "=" in text and not text.startswith("~")
+    }
 
 
 def _text_of(override: str) -> str:
@@ -152,16 +155,18 @@ def typed_run_dir() -> str:
 
 def config_folders() -> list[Path]:
     """The folders of config files of the running job, in the order of their precedence; empty outside of a job."""
-    sources = _running_job().runtime.config_sources
-    return [Path(source.path) for source in sources if source.schema in ("file", "mlxlab")]
+    return [
+        Path(source.path)
+        for source in _running_job().runtime.config_sources
+        if source.schema in ("file", "mlxlab")
+    ]
 
 
 def group_choices() -> dict[str, str]:
     """Group -> option of the running job; empty outside of a job."""
-    choices = _running_job().runtime.choices
     return {
         str(group): str(option)
-        for group, option in choices.items()
+        for group, option in _running_job().runtime.choices.items()
         if option and not group.startswith("hydra/")
     }
 

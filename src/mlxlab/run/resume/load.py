@@ -116,8 +116,14 @@ def prepare_checkpoints(
         if best is not None:
             store.take_over(best)
         weights, frozen = split_frozen(session.model, checkpoint.weights)
-        arrays = weights, checkpoint.optimizer
-        store.save(checkpoint.step, *arrays, checkpoint.state, frozen, best_step=history.best_step)
+        store.save(
+            checkpoint.step,
+            weights,
+            checkpoint.optimizer,
+            checkpoint.state,
+            frozen,
+            best_step=history.best_step,
+        )
     context.group.barrier()
     return checkpoint
 

@@ -136,5 +136,5 @@ def admit_data(checkpoint: Checkpoint, data: DataModule, *, allow_change: bool) 
             f"the data changed since the save ({before[:12]} then, {fingerprint[:12]} now);"
             " resume_policy.allow_data_change=true resumes all the same"
         )
-    position = state["data"] | {"fingerprint": fingerprint}
-    return replace(checkpoint, state={**state, "data": position})
+    state = {**state, "data": state["data"] | {"fingerprint": fingerprint}}
+    return replace(checkpoint, state=state)

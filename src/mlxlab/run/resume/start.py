@@ -103,8 +103,14 @@ def plan_start(
         return Start(requested, continues=resume == "auto" and has_journal)
     continues = checkpoint.run_dir.resolve() == folder.resolve()
     saved = checkpoint.state["metadata"]
-    past = saved["config"], saved["choices"], saved["overrides"], str(checkpoint.path)
-    cfg, changes = resume_config(requested, *past, continues=continues)
+    cfg, changes = resume_config(
+        requested,
+        saved["config"],
+        saved["choices"],
+        saved["overrides"],
+        str(checkpoint.path),
+        continues=continues,
+    )
 
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     architecture = saved_architecture(checkpoint, is_checked=True)
@@ -172,8 +178,9 @@ def resume_config(
     if continues:
         requested = requested | {"name": requested["name"] or stored["name"]}
     typed = cli_overrides()
-    pair = choices, group_choices()
-    merged, changes = merge_for_resume(stored, requested, typed, pair, config_folders(), before)
+    merged, changes = merge_for_resume(
+        stored, requested, typed, (choices, group_choices()), config_folders(), before
+    )
     cfg = admit(merged, requested, name, typed_keys(typed), trusted=is_trusted(typed))
     if changes:
         check(cfg)
