@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mlxlab.backend import on_cpu
 from mlxlab.backend.openblas import mlx_library
 
 SOURCES = Path(__file__).parent / "sources"
@@ -118,12 +119,6 @@ def find_toolchain() -> Toolchain:
     assert library is not None
     cpu = read_cpu()
     return Toolchain(find_compiler(), compiler_flags(cpu), library.parents[1], mx.__version__, cpu)  # type: ignore[attr-defined]
-
-
-def on_cpu() -> bool:
-    import mlx.core as mx
-
-    return mx.default_device() == mx.Device(mx.cpu)
 
 
 def check_platform() -> None:
