@@ -187,7 +187,8 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
     members, mean = _read_ensemble(folder)
     restored = [restore_from(member) for member in members]
     first = restored[0].encoder
-    for member, encoder in zip(members, (each.encoder for each in restored), strict=True):
+    for member, each in zip(members, restored, strict=True):
+        encoder = each.encoder
         pair = f"{member} differs from {members[0]}"
         if (encoder.tokenizer.fingerprint, encoder.task) != (
             first.tokenizer.fingerprint,

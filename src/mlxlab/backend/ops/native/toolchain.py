@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mlxlab.backend import on_cpu
-from mlxlab.backend.openblas import mlx_library
+from mlxlab.backend.openblas import is_for_cuda, mlx_library
 
 SOURCES = Path(__file__).parent / "sources"
 COMPILERS = ("g++", "clang++", "c++")
@@ -132,7 +132,7 @@ def check_platform() -> None:
     library = mlx_library()
     if library is None or not (library.parents[1] / "include" / "mlx").is_dir():
         raise KernelsUnavailable("the installed MLX has no libmlx.so or no headers")
-    if any(library.parents[2].glob("mlx_cuda*")):
+    if is_for_cuda(library):
         raise KernelsUnavailable("MLX for CUDA is installed; they are for MLX's CPU wheel")
 
 
