@@ -214,7 +214,7 @@ def simulate(
             return trials
         else:
             number = len(trials)
-            budget = halving.first_budget(number)
+            budget = halving.rungs_of(number)[0]
             trials.append(create_trial(state=TrialState.RUNNING))
         trial = _trained(trials[number], budget, curves[points[order[number]]])
         trial.number = number

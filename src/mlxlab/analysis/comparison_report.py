@@ -145,9 +145,8 @@ class ComparisonView:
         gains = []
         for method in self.comparison.methods:
             name = short_label(method.name)
-            known = [value for value in method.values.values() if value is not None]
-            values = [value for value in known if math.isfinite(value)]
-            row = Row(name, values)
+            values = method.values.values()
+            row = Row(name, [y for y in values if y is not None and math.isfinite(y)])
             if math.isfinite(method.mean):
                 row = replace(row, mean=method.mean)
             runs.append(row)

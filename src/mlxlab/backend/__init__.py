@@ -2,6 +2,7 @@
 
 from mlxlab.backend.device import describe as describe
 from mlxlab.backend.device import memory_budget as memory_budget
+from mlxlab.backend.device import on_cpu as on_cpu
 from mlxlab.backend.device import on_linux_cpu as on_linux_cpu
 from mlxlab.backend.device import prepare as prepare
 from mlxlab.backend.memory import is_out_of_memory as is_out_of_memory

@@ -53,7 +53,7 @@ def prepare() -> str:
                 f"MLXLAB_DEVICE={device}: not available on this machine or in this build of MLX"
             )
         mx.set_default_device(mx.Device(kinds[device]))
-    if mx.default_device() == mx.Device(mx.cpu):
+    if on_cpu():
         mx.set_memory_limit(_memory_limit())
         mx.set_cache_limit(min(CACHE_BYTES, _memory_limit() // 4))
     else:
@@ -81,17 +81,21 @@ def describe() -> dict[str, str]:
     return {"device": str(mx.default_device()), "blas": _state["blas"]}
 
 
-def on_linux_cpu() -> bool:
+def on_cpu() -> bool:
     import mlx.core as mx
 
-    return sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def on_linux_cpu() -> bool:
+    return sys.platform == "linux" and on_cpu()
 
 
 def memory_budget() -> int:
     """Max bytes for a run: the recommended working set of the device, or the limit that was set."""
     import mlx.core as mx
 
-    if mx.default_device() == mx.Device(mx.cpu) or os.environ.get("MLXLAB_MEMORY"):
+    if on_cpu() or os.environ.get("MLXLAB_MEMORY"):
         return _memory_limit()
     info = mx.device_info()
     for key in ("max_recommended_working_set_size", "total_memory", "memory_size"):

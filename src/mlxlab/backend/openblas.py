@@ -26,7 +26,7 @@ def use_openblas(works: Callable[[], bool]) -> bool:
         OSError: OpenBLAS not found, or the redirection failed; libmlx is unchanged then.
     """
     library = mlx_library()
-    if library is None or any(library.parents[2].glob("mlx_cuda*")):
+    if library is None or is_for_cuda(library):
         return False
     offsets = {
         name: offset for name, offset in jump_slots(library.read_bytes()) if name[6:] in ROUTINES
@@ -49,6 +49,11 @@ def mlx_library() -> Path | None:
     """The libmlx.so that `import mlx.core` loads."""
     paths = [folder / "lib" / "libmlx.so" for folder in _packages("mlx")]
     return next(filter(Path.is_file, paths), None)
+
+
+def is_for_cuda(library: Path) -> bool:
+    """Whether a libmlx.so is that of MLX for CUDA."""
+    return any(library.parents[2].glob("mlx_cuda*"))
 
 
 @cache

@@ -152,11 +152,10 @@ def evaluate_restored(
     by_value: dict[str, dict[str, SplitResult]] = {}
     if slices and data.read is not None:
         for column, cells in data.read(slices, evaluation.positions).items():
-            results = by_value.setdefault(column, {})
-            for value, rows in slice_rows(evaluation, cells):
-                results[value] = compare_with_baselines(
-                    task, main, "valid", rows, {}, {MODEL: chosen}
-                )
+            by_value[column] = {
+                value: compare_with_baselines(task, main, "valid", rows, {}, {MODEL: chosen})
+                for value, rows in slice_rows(evaluation, cells)
+            }
     return RunEvaluation(data.description, step, result, task, main, by_value)
 
 

@@ -250,10 +250,8 @@ class _ContextWindow:
         self.rows = rows
         self.context = context
         # `check_generates` has checked both:
-        self.backbone, self.head = (
-            cast(CausalBackbone, model.backbone),
-            cast(CausalHead, model.head),
-        )
+        self.backbone = cast(CausalBackbone, model.backbone)
+        self.head = cast(CausalHead, model.head)
         self.cache: DecodingCache | None = None
         for row in rows:
             row.start = max(0, len(row.tokens) - context)

@@ -54,7 +54,7 @@ def predict_file(
     *,
     overrides: dict[str, str],
     keep: Sequence[str] = (),
-    format: Literal["full", "kaggle"] = "full",
+    format: Format = "full",
     batch_size: int = 64,
     on_error: OnError = "strict",
     max_left_out: float = 0.01,

@@ -119,7 +119,7 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
 
 def stored_config_dir(folder: Path) -> Path:
     """The folder of the config of a run, which may be that folder itself; InputNotFoundError if it holds none."""
-    config_dir = folder / "inference" if (folder / "inference").is_dir() else folder
+    config_dir = template_folder(folder)
     if not folder.is_dir():
         raise InputNotFoundError(no_such_folder(folder, "a run folder"))
     if not (config_dir / "config.yaml").is_file():
@@ -187,7 +187,8 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
     members, mean = _read_ensemble(folder)
     restored = [restore_from(member) for member in members]
     first = restored[0].encoder
-    for member, encoder in zip(members, (each.encoder for each in restored), strict=True):
+    for member, each in zip(members, restored, strict=True):
+        encoder = each.encoder
         pair = f"{member} differs from {members[0]}"
         if (encoder.tokenizer.fingerprint, encoder.task) != (
             first.tokenizer.fingerprint,

@@ -7,8 +7,8 @@ looks at once (Jennison & Turnbull 1989, "Interim analyses: the repeated confide
 """
 
 import math
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from itertools import product
 from typing import Literal
 
@@ -61,23 +61,25 @@ def look(gains: np.ndarray, min_gain: float, first: int, last: int) -> Look:
     if pairs > 1:
         error = float(np.std(gains, ddof=1)) / math.sqrt(pairs)
     margin = bound * error if error else 0.0
-    now = Look(pairs, mean, mean - margin, mean + margin)
+    low = mean - margin
+    high = mean + margin
+    decided = partial(Look, pairs, mean, low, high)
     if pairs < first:
-        return now
+        return decided()
     if not gains.any():
-        return replace(now, verdict="discard", reason="equal results", chance=0.0)
-    if now.low > 0 and mean >= min_gain and not _may_be_chance(gains):
-        return replace(now, verdict="keep", reason="gain", chance=1.0)
-    if now.high < 0:
-        return replace(now, verdict="discard", reason="loss", chance=0.0)
-    if now.high < min_gain:
-        return replace(now, verdict="discard", reason="gain too small", chance=0.0)
+        return decided("discard", "equal results", 0.0)
+    if low > 0 and mean >= min_gain and not _may_be_chance(gains):
+        return decided("keep", "gain", 1.0)
+    if high < 0:
+        return decided("discard", "loss", 0.0)
+    if high < min_gain:
+        return decided("discard", "gain too small", 0.0)
     if pairs >= last:
-        return replace(now, verdict="undecided", reason="no decision", chance=0.0)
+        return decided("undecided", "no decision", 0.0)
     chance = chance_to_keep(gains, min_gain, first, last)
     if chance < FUTILITY:
-        return replace(now, verdict="discard", reason="gain unlikely", chance=chance)
-    return replace(now, chance=chance)
+        return decided("discard", "gain unlikely", chance)
+    return decided(chance=chance)
 
 
 @cache

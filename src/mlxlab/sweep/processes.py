@@ -13,17 +13,16 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 from typing import Any
 
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.backend.memory import free_memory, process_memory, total_memory
+from mlxlab.backend.openblas import is_for_cuda, mlx_library
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.record.attempts import Ending, record_crash
 from mlxlab.sweep import child
@@ -261,12 +260,8 @@ def preloaded_modules(config: DictConfig, task_module: str) -> list[str]:
 
 def can_fork_mlx() -> bool:
     """Whether a process that has imported MLX may be forked: neither Metal nor CUDA allow it."""
-    spec = find_spec("mlx")
-    folders = spec.submodule_search_locations if spec else None
-    if sys.platform != "linux" or not folders:
-        return False
-    installed = Path(folders[0]).parent
-    return not any(installed.glob("mlx_cuda*"))
+    library = mlx_library()
+    return sys.platform == "linux" and library is not None and not is_for_cuda(library)
 
 
 def _target_modules(config: DictConfig) -> list[str]:

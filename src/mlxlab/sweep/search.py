@@ -127,7 +127,7 @@ class Search:
         if len(trials) >= self.num_trials:
             return None
         proposed = propose(self.settings, self.space, self.study)
-        self.study.add(proposed, self.pruning.halving.first_budget(len(trials)))
+        self.study.add(proposed, self.pruning.halving.rungs_of(len(trials))[0])
         return self._start(len(trials))
 
     def end_job(self, result: JobResult) -> None:
@@ -150,10 +150,11 @@ class Search:
 
     def _settle(self) -> None:
         """Keeps what ended before an earlier process was killed; the other trials run again."""
-        ended = {}
-        for folder, record in read_jobs(self.app.folder).items():
-            if record.ended:
-                ended[record.job.number, record.job.budget] = (record, folder)
+        ended = {
+            (record.job.number, record.job.budget): (record, folder)
+            for folder, record in read_jobs(self.app.folder).items()
+            if record.ended
+        }
         for trial in self.study.trials():
             if not is_unfinished(trial):
                 continue

@@ -48,11 +48,8 @@ class Queue:
     def add(self, entry: Entry) -> None:
         """Queues a run for upload, now or when a process uploads next. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        content: EntryFile = {
-            "folder": entry.folder.absolute().as_uri(),
-            "run_id": entry.run_id,
-        }
-        write_json(self.folder / f"{entry.uid}.json", dict(content))
+        content = {"folder": entry.folder.absolute().as_uri(), "run_id": entry.run_id}
+        write_json(self.folder / f"{entry.uid}.json", content)
 
     def entries(self) -> list[Entry]:
         """Oldest first."""

@@ -82,10 +82,8 @@ def typed_commands(view: RunView) -> dict[str, str]:
 def continuing_lines(continued: Iterable[Continuation]) -> list[tuple[str, list[str]]]:
     """(where, its overrides) of each command line that continued a run; repeated ones are one."""
     own = [each for each in continued if not each.forked]
-    lines = []
-    for overrides, group in groupby(own, key=lambda each: each.overrides):
-        lines.append((_place([*group]), overrides))
-    return lines
+    groups = groupby(own, key=lambda each: each.overrides)
+    return [(_place([*group]), overrides) for overrides, group in groups]
 
 
 def _place(group: list[Continuation]) -> str:

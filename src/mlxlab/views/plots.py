@@ -42,10 +42,7 @@ class Series:
     @cached_property
     def finite(self) -> list[Point]:
         """The points that can be drawn, at most `MAX_POINTS`."""
-        drawn = []
-        for x, y in self.points:
-            if y is not None and abs(y) < LARGEST:
-                drawn.append((x, y))
+        drawn = [(x, y) for x, y in self.points if y is not None and abs(y) < LARGEST]
         stride = math.ceil(len(drawn) / MAX_POINTS)
         return drawn[:: max(1, stride)]
 

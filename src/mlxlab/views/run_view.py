@@ -240,9 +240,5 @@ class RunView:
 
     def points(self, key: str) -> list[tuple[int, float]]:
         """The finite values of a metric by step."""
-        found = []
-        for step, metrics in self.record.training.curve:
-            value = metrics.get(key)
-            if value is not None:
-                found.append((step, value))
-        return found
+        curve = self.record.training.curve
+        return [(step, y) for step, metrics in curve if (y := metrics.get(key)) is not None]

@@ -61,7 +61,5 @@ class Table:
         rows = []
         for row in self.shown:
             rows.append([str(escape(cell)) for cell in row])
-        align = ""
-        for column in self.columns:
-            align += _ALIGN[column.kind]
+        align = "".join(_ALIGN[column.kind] for column in self.columns)
         return Markup(markdown_table(head, rows, align))

@@ -148,9 +148,8 @@ def weakest_baseline(metric: str, baselines: Mapping[str, float]) -> str:
 
 
 def _values(baselines: Mapping[str, Metrics], metric: str) -> dict[str, float]:
-    found = {}
-    for name, metrics in baselines.items():
-        value = metrics.get(metric)
-        if value is not None:
-            found[name] = value
-    return found
+    return {
+        name: value
+        for name, metrics in baselines.items()
+        if (value := metrics.get(metric)) is not None
+    }

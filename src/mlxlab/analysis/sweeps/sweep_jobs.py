@@ -79,10 +79,7 @@ class Sweep:
     @property
     def repetition(self) -> str:
         """What a result of a configuration is: a seed, a fold, or a run."""
-        varied = []
-        for key, name in REPETITIONS.items():
-            if self._varies(key):
-                varied.append(name)
+        varied = [name for key, name in REPETITIONS.items() if self._varies(key)]
         if len(varied) > 1:
             return "run"
         return "".join(varied) or "seed"
@@ -188,9 +185,8 @@ def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
         ConfigError: the runs have other metrics.
     """
     objective, records = _read_records(folder)
-    jobs = []
-    for path, record in sorted(records.items(), key=lambda item: item[1].job.number):
-        jobs.append(_job(record, objective, path))
+    by_number = sorted(records.items(), key=lambda item: item[1].job.number)
+    jobs = [_job(record, objective, path) for path, record in by_number]
     if metric is not None and metric != objective:
         objective = metric
         metrics = [_metrics(job) for job in jobs]

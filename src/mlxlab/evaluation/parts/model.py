@@ -105,11 +105,10 @@ def check_training_memory(
     shards = processes if trainer.parallel == "fsdp" else 1
     rows, length = _batch_shape(data)
     rows = max(rows // processes, 1)
-    micro_batch = _micro_batch_rows(cfg["trainer"]["step"], rows) * length
-    computes_all_logits = (
-        task.kind == "language_modelling" and cfg["trainer"]["step"]["_target_"] == PLAIN_STEP
-    )
-    width = 2 if cfg["trainer"]["step"].get("dtype") == "bfloat16" else 4
+    step = cfg["trainer"]["step"]
+    micro_batch = _micro_batch_rows(step, rows) * length
+    computes_all_logits = task.kind == "language_modelling" and step["_target_"] == PLAIN_STEP
+    width = 2 if step.get("dtype") == "bfloat16" else 4
 
     def needed(node: Node) -> int:
         model = build.build_model(

@@ -124,16 +124,7 @@ def look_record(look: Look, min_gain: float, last: int) -> LookRecord:
         "gain unlikely": f"the probability of a keep within {last} pairs is only {percent(look.chance, 0)}",
         "no decision": f"no decision after {look.pairs} pairs",
     }
-    return LookRecord(
-        pairs=look.pairs,
-        mean=look.mean,
-        low=look.low,
-        high=look.high,
-        min_gain=min_gain,
-        chance=look.chance,
-        verdict=look.verdict,
-        reason=reasons[look.reason],
-    )
+    return LookRecord(**vars(look) | {"min_gain": min_gain, "reason": reasons[look.reason]})
 
 
 def read_record(folder: Path) -> TrialRecord:

@@ -99,11 +99,11 @@ def split_args(args: list[str], limits: Budget) -> Texts:
         key = override_name(arg).replace("/", ".")
         if arg.startswith("-"):
             raise ConfigError(f"{arg}: unknown flag")
-        if _is_in(key, "hydra.launcher"):
+        if _is_in(key, ("hydra.launcher",)):
             texts.launcher.append(arg)
-        elif any(_is_in(key, each) for each in FOR_BOTH):
+        elif _is_in(key, FOR_BOTH):
             texts.both.append(arg)
-        elif any(_is_in(key, each) for each in OWN):
+        elif _is_in(key, OWN):
             raise ConfigError(
                 f"{arg}: trial sets {key} itself; its options are baseline, metric, seeds and folder"
             )
@@ -208,5 +208,5 @@ def _make_folder(folder: Path | None, question: Question, command: str) -> Path:
     return folder
 
 
-def _is_in(key: str, node: str) -> bool:
-    return key == node or key.startswith(f"{node}.")
+def _is_in(key: str, nodes: tuple[str, ...]) -> bool:
+    return f"{key}.".startswith(tuple(f"{node}." for node in nodes))

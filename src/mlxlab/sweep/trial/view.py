@@ -60,8 +60,8 @@ class TrialView:
         """The means of the finished runs, by arm."""
         means = {}
         for arm in ARMS:
-            values = [run.value for run in self.record.runs if run.arm == arm]
-            finished = [value for value in values if value is not None]
+            runs = [run for run in self.record.runs if run.arm == arm]
+            finished = [run.value for run in runs if run.value is not None]
             if finished:
                 means[arm] = fmean(finished)
         return means

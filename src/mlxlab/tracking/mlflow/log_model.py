@@ -19,10 +19,6 @@ from mlxlab.tracking.records import Model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
 
 

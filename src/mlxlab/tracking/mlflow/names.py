@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 
 MAX_KEY = 250
 MAX_PARAM = 6000  # characters of a value
@@ -13,7 +12,6 @@ _index = re.compile(r"\[([^\]]*)\]")
 _invalid = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 
-@lru_cache(maxsize=10_000)
 def clean(key: str) -> str:
     """`key` with what MLflow rejects replaced: `a[0]` -> `a.0`, `f1@5` -> `f1_5`, `../x` -> `_/x`."""
     text = _invalid.sub("_", _index.sub(r".\1", key))

@@ -28,9 +28,6 @@ from mlxlab.tracking.records import Artifact, Dataset, Model, Number, Record, Ru
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
 MAX_DIGEST = 36  # characters

@@ -4,6 +4,7 @@ import logging
 import os
 from typing import Literal, get_args
 
+from mlxlab.backend import on_cpu
 from mlxlab.backend.ops.native import state
 from mlxlab.backend.ops.native.build import Cache, build, start_background_build
 from mlxlab.backend.ops.native.kernels import load
@@ -12,7 +13,6 @@ from mlxlab.backend.ops.native.toolchain import (
     KernelsUnavailable,
     Toolchain,
     find_toolchain,
-    on_cpu,
 )
 from mlxlab.errors import ConfigError
 
@@ -123,8 +123,6 @@ def _load(toolchain: Toolchain, cache: Cache) -> KernelSet:
     failure = cache.failure(toolchain.key)
     if failure is not None:
         raise KernelsUnavailable(f"{failure} (mlxlab kernels info)")
-    from mlxlab.backend.ops.native.kernels import load
-
     features = load(cache.path(toolchain.key, "so"))
     state.use(KernelSet(toolchain.digest, features))
     return state.current()

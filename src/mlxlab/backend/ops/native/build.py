@@ -140,19 +140,21 @@ def build(
     cache: Cache,
     *,
     again: bool = False,
+    waits: bool = True,
     check: Callable[[Path], str | None] = check_library,
 ) -> None:
-    """Builds unless a build with this key has ended before; waits for another process that builds.
+    """Builds unless a build with this key has ended before.
 
     Args:
         again: builds in any case.
+        waits: for another process that builds; otherwise that one builds alone.
 
     Raises:
         KernelsUnavailable: the cache folder cannot be used.
     """
     cache.create()
-    with cache.lock(waits=True):
-        if again or not cache.was_built(toolchain.key):
+    with cache.lock(waits=waits) as locked:
+        if locked and (again or not cache.was_built(toolchain.key)):
             _build(toolchain, cache, check)
 
 
@@ -168,12 +170,7 @@ def start_background_build(cache: Cache) -> None:
 def main() -> None:
     """Builds at low priority, unless another process does."""
     os.nice(19)
-    cache = Cache()
-    toolchain = find_toolchain()
-    cache.create()
-    with cache.lock() as locked:
-        if locked and not cache.was_built(toolchain.key):
-            _build(toolchain, cache, check_library)
+    build(find_toolchain(), Cache(), waits=False)
 
 
 def _build(toolchain: Toolchain, cache: Cache, check: Callable[[Path], str | None]) -> None:

@@ -21,23 +21,26 @@ _OFFSETS = range(8, 4096)  # bytes from a Python object to what nanobind wraps
 _OTHER_LAYOUT = "this build of MLX lays arrays out in another way than expected"
 _loaded: dict[Path, str] = {}  # the library that is bound -> its features
 
-_POINTER = ctypes.c_void_p
-_INT = ctypes.c_int
-_FLOAT = ctypes.c_float
-_WORD = ctypes.c_uint32
-_DOUBLE = ctypes.c_double
-_SIGNATURES: dict[str, list[type]] = {
-    "linear": [*[_POINTER] * 4, _INT],
-    "activation": [*[_POINTER] * 3, _INT],
-    "norm": [*[_POINTER] * 4, _FLOAT, _INT],
-    "cross_entropy": [*[_POINTER] * 3, _FLOAT],
-    "kl_divergence": [*[_POINTER] * 3, _FLOAT],
-    "attention": [*[_POINTER] * 6, _INT, _FLOAT, _WORD, _FLOAT],
-    "rope": [_POINTER] * 3,
-    "dropout": [*[_POINTER] * 3, _WORD, _FLOAT],
-    "embedding": [_POINTER] * 3,
-    "square_sum": [_POINTER, _POINTER, _INT],
-    "adamw": [*[_POINTER] * 4, _INT, _DOUBLE, _DOUBLE, _FLOAT],
+# The types of arguments, by their letters in the module `struct`.
+_TYPES: dict[str, type] = {
+    "P": ctypes.c_void_p,
+    "i": ctypes.c_int,
+    "I": ctypes.c_uint32,
+    "f": ctypes.c_float,
+    "d": ctypes.c_double,
+}
+_SIGNATURES = {
+    "linear": "PPPPi",
+    "activation": "PPPi",
+    "norm": "PPPPfi",
+    "cross_entropy": "PPPf",
+    "kl_divergence": "PPPf",
+    "attention": "PPPPPPifIf",
+    "rope": "PPP",
+    "dropout": "PPPIf",
+    "embedding": "PPP",
+    "square_sum": "PPi",
+    "adamw": "PPPPiddf",
 }
 MAX_SIZE = 2**31  # elements of an array, and weights of an attention
 # One AdamW kernel takes so many weights. `mx.compile` compares all outputs of a kernel with each other, for every input:
@@ -51,11 +54,11 @@ _bfloat16 = False
 def bind(library: ctypes.PyDLL) -> None:
     """Uses a loaded library from now on; AttributeError if it lacks a function."""
     global _library
-    library.mlxlab_set_threads.argtypes = [_INT]
+    library.mlxlab_set_threads.argtypes = [ctypes.c_int]
     library.mlxlab_set_threads.restype = None
-    for name, types in _SIGNATURES.items():
+    for name, letters in _SIGNATURES.items():
         function = getattr(library, f"mlxlab_{name}")
-        function.argtypes = types
+        function.argtypes = [_TYPES[letter] for letter in letters]
         function.restype = ctypes.c_char_p
     _library = library
 

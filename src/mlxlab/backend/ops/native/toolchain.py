@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mlxlab.backend.openblas import mlx_library
+from mlxlab.backend import on_cpu
+from mlxlab.backend.openblas import is_for_cuda, mlx_library
 
 SOURCES = Path(__file__).parent / "sources"
 COMPILERS = ("g++", "clang++", "c++")
@@ -120,12 +121,6 @@ def find_toolchain() -> Toolchain:
     return Toolchain(find_compiler(), compiler_flags(cpu), library.parents[1], mx.__version__, cpu)  # type: ignore[attr-defined]
 
 
-def on_cpu() -> bool:
-    import mlx.core as mx
-
-    return mx.default_device() == mx.Device(mx.cpu)
-
-
 def check_platform() -> None:
     """Raises KernelsUnavailable where the kernels cannot be built: they are for Linux and MLX's CPU wheel."""
     if not on_cpu():
@@ -137,7 +132,7 @@ def check_platform() -> None:
     library = mlx_library()
     if library is None or not (library.parents[1] / "include" / "mlx").is_dir():
         raise KernelsUnavailable("the installed MLX has no libmlx.so or no headers")
-    if any(library.parents[2].glob("mlx_cuda*")):
+    if is_for_cuda(library):
         raise KernelsUnavailable("MLX for CUDA is installed; they are for MLX's CPU wheel")
 
 
