@@ -208,10 +208,6 @@ class TrainingLoop:
 
     def _evaluate(self) -> Evaluation | None:
         """None if a signal asked to stop."""
-
-        def should_stop() -> bool:
-            return self.context.group.all_reduce_max([self.control.stop_signal])[0] != 0
-
         with (
             self.context.trace.part("evaluation"),
             self.context.group.computing(),
@@ -219,7 +215,7 @@ class TrainingLoop:
         ):
             limit = self.trainer.eval_batches
             evaluation = evaluate(
-                model, self.valid, self.task, limit=limit, should_stop=should_stop
+                model, self.valid, self.task, limit=limit, should_stop=self.context.should_stop
             )
         if evaluation is not None:
             metrics = {f"{names.VALID}{name}": value for name, value in evaluation.metrics.items()}
