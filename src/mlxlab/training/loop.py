@@ -59,7 +59,15 @@ class TrainingLoop:
         """
         state = self.state
         trace = self.context.trace
-        self._prepare(resume)
+        self.resumed = resume
+        if resume is not None:
+            state.restore(resume)
+            state.load_state_dict(resume.state)
+        self.first_step = state.progress.step
+        state.shard(self.context.group, resume)
+        self._build_step()
+        self._start(resumed=resume is not None)
+        state.model.train()
         while not self.control.stop_reason:
             try:
                 for batch in trace.waiting(state.data):
@@ -78,17 +86,6 @@ class TrainingLoop:
         state.before_save()  # flushes the loss
         for hook in self.hooks:
             hook.on_end(self.context, state)
-
-    def _prepare(self, resume: Checkpoint | None) -> None:
-        self.resumed = resume
-        if resume is not None:
-            self.state.restore(resume)
-            self.state.load_state_dict(resume.state)
-        self.first_step = self.state.progress.step
-        self.state.shard(self.context.group, resume)
-        self._build_step()
-        self._start(resumed=resume is not None)
-        self.state.model.train()
 
     @contextmanager
     def _around_step(self) -> Iterator[None]:
