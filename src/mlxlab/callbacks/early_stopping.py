@@ -8,7 +8,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import NonNegative, Size
 from mlxlab.schema.metric_names import is_better
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.state import StepResult, TrainState
+from mlxlab.training.state import NO_STEP, StepResult, TrainState
 from mlxlab.training.stop_rule import StopRule
 
 
@@ -31,12 +31,9 @@ class EarlyStopping(Callback):
             raise ConfigError(f"callbacks.early_stopping.patience={self.patience}: {expected}")
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
-        self._check(context, state)
+        self.on_step(context, state, NO_STEP)
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        self._check(context, state)
-
-    def _check(self, context: FitContext, state: TrainState) -> None:
         # Derived from the history: there is no counter that a resume could lose.
         if self.patience is None or context.control.stop_reason:
             return
@@ -65,12 +62,9 @@ class Pruning(Callback):
     runs_on_all_ranks = True
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
-        self._check(context, state)
+        self.on_step(context, state, NO_STEP)
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        self._check(context, state)
-
-    def _check(self, context: FitContext, state: TrainState) -> None:
         evaluations = state.history.evaluations
         step = state.progress.step
         pause_at = self.rule["pause_at"]

@@ -80,7 +80,9 @@ class Profile(Callback):
         has_time = context.control.stop_reason == "done" and context.group.size == 1
         if has_time and self.batch is not None and context.loss is not None:
             passes = measure_passes(state.model, context.loss, to_device(self.batch))
-        parts = parts_of_step(step, passes)
+        parts = {STEP: step}
+        if passes:  # Compiled, a step may take less than the passes alone.
+            parts = {**passes, "update": max(step - sum(passes.values()), 0.0)}
         totals = seconds_by_name(spans)
         logger.info(f"one step takes {1000 * step:.1f} ms: {_shares(parts)}")
         logger.info(f"the steps and what is between them: {_shares(totals)}")
@@ -106,13 +108,6 @@ def measure_passes(model: nn.Module, loss: Loss, batch: DeviceBatch) -> dict[str
 def _median_seconds(run: Callable[[], None]) -> float:
     _, *seconds = timeit.repeat(run, number=1, repeat=6)
     return median(seconds)
-
-
-def parts_of_step(step: float, passes: dict[str, float]) -> dict[str, float]:
-    """Seconds by part of a step that takes `step` seconds; compiled, it may take less than the passes alone."""
-    if not passes:
-        return {STEP: step}
-    return {**passes, "update": max(step - sum(passes.values()), 0.0)}
 
 
 def seconds_by_name(spans: list[Span]) -> dict[str, float]:

@@ -4,6 +4,7 @@ Its checkpoints hold the other weights, and the digest of these: XXH3, 128 bits,
 """
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import mlx.core as mx
@@ -92,14 +93,12 @@ def read_base(checkpoint: Path, name: str) -> Arrays:
     folders = (checkpoint.parent.parent, checkpoint.parent)
     paths = [folder / FOLDER / f"{name}.safetensors" for folder in folders]
     path = next(filter(Path.is_file, paths), paths[0])
+    reason = f"{path}: damaged"
     try:
-        arrays = parse_arrays(read_bytes(path, max_bytes=MAX_BYTES))
+        with suppress(RuntimeError, ValueError):  # These are no arrays.
+            arrays = parse_arrays(read_bytes(path, max_bytes=MAX_BYTES))
+            if digest(arrays, xxhash.xxh3_128) == name:
+                return arrays
     except (InputNotFoundError, DataError) as error:
         reason = str(error)
-    except (RuntimeError, ValueError):
-        reason = f"{path}: damaged"
-    else:
-        if digest(arrays, xxhash.xxh3_128) == name:
-            return arrays
-        reason = f"{path}: damaged"
     raise CheckpointUnavailableError(f"{reason}; it holds the frozen weights of {checkpoint}")

@@ -72,7 +72,13 @@ def _unwrap(name: str) -> str:
     return ".".join(parts)
 
 
-def _read(name: str, table: Table, prefix: str) -> str:
+def rename(name: str, table: Table) -> str:
+    """Our name of a published one; the name itself if the table has none."""
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _read(name: str, table: Table, prefix: str) -> str:
+    name = rename(name, table)
     return name if name.startswith("head.") else prefix + name

@@ -135,7 +135,7 @@ class History:
             thinned = [
                 point
                 for index, point in enumerate(earlier)
-                if index % 2 or _holds_evaluation(point[1])
+                if index % 2 or any(name.startswith((VALID, ANALYSIS)) for name in point[1])
             ]
             self.curve = [*thinned, last]
 
@@ -201,10 +201,6 @@ class History:
             ((step, metrics[name]) for step, metrics in reversed(self.curve) if name in metrics),
             None,
         )
-
-
-def _holds_evaluation(metrics: dict[str, float]) -> bool:
-    return any(name.startswith((VALID, ANALYSIS)) for name in metrics)
 
 
 class TrainStateDict(TypedDict):

@@ -160,17 +160,12 @@ class CheckpointStore:
             except CorruptCheckpointError as error:
                 skipped.append(f"{path.name}: {error}")
                 if not read_only:
-                    self.set_aside_unusable(path)
+                    with suppress(OSError):  # The folder may only be read.
+                        path.rename(path.with_name(f"unusable-{path.name}-{secrets.token_hex(2)}"))
         reasons = "; ".join(dict.fromkeys(skipped)) or (
             f"no {which}" if self.paths() else "there is none"
         )
         raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons})")
-
-    def set_aside_unusable(self, path: Path) -> bool:
-        """Renames a checkpoint that is damaged or does not fit; False if the folder may only be read."""
-        with suppress(OSError):
-            path.rename(path.with_name(f"unusable-{path.name}-{secrets.token_hex(2)}"))
-        return not path.exists()
 
     def set_aside_newer(self, step: int) -> list[Path]:
         """Renames all checkpoints newer than `step`, before another branch is trained from it; returns their paths."""

@@ -5,7 +5,7 @@ their attention maps (TinyBERT, Jiao et al. 2020).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -15,7 +15,7 @@ import mlx.nn as nn
 from mlxlab.backend.ops.attention import SegmentMask, causal_mask
 from mlxlab.errors import ConfigError
 from mlxlab.models.initialization import uniform
-from mlxlab.models.layers import Attention
+from mlxlab.models.layers import Attention, intercept
 from mlxlab.models.model import PROJECTIONS
 from mlxlab.schema.constraints import Positive
 from mlxlab.training.device_batch import DeviceBatch
@@ -121,25 +121,17 @@ def capture_calls(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, 
     for name in names:
         if name not in layers:
             raise ConfigError(f"{_KEY}: there is no layer {name}")
-    classes = {name: type(layers[name]) for name in names}
-    try:
-        for name, kind in classes.items():
-            layers[name].__class__ = _recorder(kind, name, calls)
+
+    def recorded(name: str, kind: type[nn.Module]) -> Callable[..., mx.array]:
+        def call(layer: nn.Module, *arguments: object) -> mx.array:
+            output: mx.array = kind.__call__(layer, *arguments)
+            calls[name] = LayerCall(layer, arguments, output)
+            return output
+
+        return call
+
+    with intercept({name: layers[name] for name in names}, recorded):
         yield calls
-    finally:
-        for name, kind in classes.items():
-            layers[name].__class__ = kind
-
-
-def _recorder(kind: type[nn.Module], name: str, calls: dict[str, LayerCall]) -> type[nn.Module]:
-    """A subclass of `kind` that records its calls: a layer cannot intercept them, Python looks them up in its class."""
-
-    def call(layer: nn.Module, *arguments: object) -> mx.array:
-        output: mx.array = kind.__call__(layer, *arguments)
-        calls[name] = LayerCall(layer, arguments, output)
-        return output
-
-    return type(kind.__name__, (kind,), {"__call__": call})
 
 
 def attention_map(call: LayerCall) -> mx.array:

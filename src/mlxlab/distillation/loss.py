@@ -149,22 +149,17 @@ class DistillationLoss:
         if isinstance(divisor, mx.array):
             divisor = divisor[..., None]
         if self.kind == "multi_label":
-            return label_divergence(soft_targets.values, logits, divisor, self.divergence)
+            # Sigmoid is softmax over the logit and 0.
+            labels, logits = (
+                mx.stack([x, mx.zeros_like(x)], axis=-1) for x in (soft_targets.values, logits)
+            )
+            return soft_target_divergence(SoftTargets(labels), logits, divisor, self.divergence)
         log_sum_exp = None
         if not self.label_smoothing:  # then it can be recovered from the cross-entropy
             log_sum_exp = target_values + mx.take_along_axis(
                 logits, targets[..., None], axis=-1
             ).squeeze(-1)
         return soft_target_divergence(soft_targets, logits, divisor, self.divergence, log_sum_exp)
-
-
-def label_divergence(
-    teacher: mx.array, student: mx.array, temperature: mx.array | float, kind: str
-) -> mx.array:
-    """`soft_target_divergence` of each label, which holds or not: logits (B, L) twice -> (B, L)."""
-    # Sigmoid is softmax over the logit and 0.
-    t, z = (mx.stack([logits, mx.zeros_like(logits)], axis=-1) for logits in (teacher, student))
-    return soft_target_divergence(SoftTargets(t), z, temperature, kind)
 
 
 def soft_target_divergence(

@@ -160,14 +160,11 @@ class DistillationReport(Callback):
             "teacher": count_parameters(self.teachers.ensemble),
         }
 
-        def should_stop() -> bool:
-            return context.group.all_reduce_max([context.control.stop_signal]) != [0]
-
         with context.group.computing(), state.eval_weights():
             for name, model in {"student": state.model, "teacher": self.teachers.ensemble}.items():
                 evaluate(model, batches, self.task, limit=1)  # compiles
                 start = time.perf_counter()
-                evaluation = evaluate(model, batches, self.task, should_stop=should_stop)
+                evaluation = evaluate(model, batches, self.task, should_stop=context.should_stop)
                 if evaluation is None:
                     return {}
                 milliseconds = 1000 * (time.perf_counter() - start) / max(len(batches), 1)

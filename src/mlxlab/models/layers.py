@@ -1,7 +1,8 @@
 """Layers that the backbones share. Shapes: B rows, T positions, D hidden size, H heads."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, cast
 
 import mlx.core as mx
@@ -276,6 +277,23 @@ def apply_output_layer(layer: nn.Linear, x: mx.array) -> mx.array:
     if "bias" in layer:
         y = y + layer.bias.astype(mx.float32)
     return y
+
+
+@contextmanager
+def intercept(
+    layers: Mapping[str, nn.Module],
+    new_call: Callable[[str, type[nn.Module]], Callable[..., mx.array]],
+) -> Iterator[None]:
+    """Inside, a call of a layer is one of `new_call(name, its class)`: Python looks calls up in the class."""
+    classes = {name: type(layer) for name, layer in layers.items()}
+    try:
+        for name, kind in classes.items():
+            attributes = {"__call__": new_call(name, kind)}
+            layers[name].__class__ = type(kind.__name__, (kind,), attributes)
+        yield
+    finally:
+        for name, kind in classes.items():
+            layers[name].__class__ = kind
 
 
 def named_parameters(module: nn.Module) -> dict[str, mx.array]:

@@ -126,6 +126,10 @@ class FitContext:
         Batch
     ] = ()  # every training row once, where something is fitted on them
 
+    def should_stop(self) -> bool:
+        """Whether a signal asked any process to stop; all processes call it together."""
+        return self.group.all_reduce_max([self.control.stop_signal]) != [0]
+
     def log(self, state: TrainState, metrics: dict[str, float], step: int | None = None) -> None:
         """Logs metrics of the current step, or of an earlier one: to the tracker, and to the history for callbacks."""
         if step is None:

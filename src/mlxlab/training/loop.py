@@ -59,7 +59,15 @@ class TrainingLoop:
         """
         state = self.state
         trace = self.context.trace
-        self._prepare(resume)
+        self.resumed = resume
+        if resume is not None:
+            state.restore(resume)
+            state.load_state_dict(resume.state)
+        self.first_step = state.progress.step
+        state.shard(self.context.group, resume)
+        self._build_step()
+        self._start(resumed=resume is not None)
+        state.model.train()
         while not self.control.stop_reason:
             try:
                 for batch in trace.waiting(state.data):
@@ -78,17 +86,6 @@ class TrainingLoop:
         state.before_save()  # flushes the loss
         for hook in self.hooks:
             hook.on_end(self.context, state)
-
-    def _prepare(self, resume: Checkpoint | None) -> None:
-        self.resumed = resume
-        if resume is not None:
-            self.state.restore(resume)
-            self.state.load_state_dict(resume.state)
-        self.first_step = self.state.progress.step
-        self.state.shard(self.context.group, resume)
-        self._build_step()
-        self._start(resumed=resume is not None)
-        self.state.model.train()
 
     @contextmanager
     def _around_step(self) -> Iterator[None]:
@@ -208,10 +205,6 @@ class TrainingLoop:
 
     def _evaluate(self) -> Evaluation | None:
         """None if a signal asked to stop."""
-
-        def should_stop() -> bool:
-            return self.context.group.all_reduce_max([self.control.stop_signal])[0] != 0
-
         with (
             self.context.trace.part("evaluation"),
             self.context.group.computing(),
@@ -219,7 +212,7 @@ class TrainingLoop:
         ):
             limit = self.trainer.eval_batches
             evaluation = evaluate(
-                model, self.valid, self.task, limit=limit, should_stop=should_stop
+                model, self.valid, self.task, limit=limit, should_stop=self.context.should_stop
             )
         if evaluation is not None:
             metrics = {f"{names.VALID}{name}": value for name, value in evaluation.metrics.items()}

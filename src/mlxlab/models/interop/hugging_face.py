@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -54,13 +54,11 @@ def export_hugging_face(
         programs.append(MLX_LM)
     chats = trained.template is not None
 
-    def write(folder: Path) -> None:
+    with refuse_unwritable(out), new_folder(out) as folder:
         digest = write_arrays(folder / WEIGHTS, arrays)
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
         card = model_card(described, counterpart, count, _notes(trained), programs, chats=chats)
         write_files(folder, {**files, "README.md": card})
-
-    write_folder(out, write)
 
 
 def model_files(trained: TrainedModel, counterpart: Counterpart, dtype: Dtype) -> dict[str, str]:
@@ -85,12 +83,6 @@ def write_arrays(file: Path, arrays: Arrays) -> str:
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         write_atomic(folder / name, text)
-
-
-def write_folder(out: Path, write: Callable[[Path], None]) -> None:
-    """Calls `write` with a temporary folder, which becomes `out` as a whole or not at all; raises as `new_folder`."""
-    with refuse_unwritable(out), new_folder(out) as folder:
-        write(folder)
 
 
 def _tokens(trained: TrainedModel) -> dict[str, object]:

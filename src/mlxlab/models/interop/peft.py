@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError, UserError
+from mlxlab.files.atomic import new_folder
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.adapters.apply import find_layers
 from mlxlab.models.adapters.freeze import adapter_paths, frozen_parameters, trainable_names
@@ -24,13 +25,13 @@ from mlxlab.models.interop.counterpart import (
     TrainedModel,
     counterpart_of,
     plain_weights,
+    refuse_unwritable,
 )
 from mlxlab.models.interop.hugging_face import (
     model_files,
     tokenizer_files,
     write_arrays,
     write_files,
-    write_folder,
 )
 from mlxlab.models.interop.model_card import PEFT, Origin, model_card
 from mlxlab.models.layers import named_parameters
@@ -88,7 +89,7 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     count = sum(array.size for array in arrays.values())
     chats = trained.template is not None
 
-    def write(folder: Path) -> None:
+    with refuse_unwritable(out), new_folder(out) as folder:
         digest = write_arrays(folder / WEIGHTS, arrays)
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
         card = model_card(described, counterpart, count, notes, (PEFT,), base=base, chats=chats)
@@ -99,8 +100,6 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
             (folder / BASE).mkdir()
             write_arrays(folder / BASE / hugging_face.WEIGHTS, named)
             write_files(folder / BASE, model_files(trained, counterpart, "float32"))
-
-    write_folder(out, write)
 
 
 def _adapters(trained: TrainedModel, counterpart: Counterpart) -> tuple[Arrays, dict[str, Any]]:

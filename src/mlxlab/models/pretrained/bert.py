@@ -5,6 +5,7 @@ RoBERTa (Liu et al. 2019) has positions that begin behind that of padding, and o
 gates and mostly local attention.
 """
 
+from dataclasses import replace
 from typing import cast
 
 import mlx.core as mx
@@ -282,9 +283,7 @@ FAMILY = Family("bert", (BERT, CNN_HYBRID), NAMES, "bert.", bert_shape)
 ROBERTA = Family(
     "roberta", (BERT,), ROBERTA_NAMES, "roberta.", roberta_shape, adapt=without_padding
 )
-XLM = Family(
-    "xlm-roberta", (BERT,), ROBERTA_NAMES, "roberta.", roberta_shape, adapt=without_padding
-)
+XLM = replace(ROBERTA, model_type="xlm-roberta")
 DISTILBERT = Family(
     "distilbert", (BERT,), DISTILBERT_NAMES, "distilbert.", distilbert_shape, adapt=with_token_type
 )

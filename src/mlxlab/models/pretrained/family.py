@@ -87,13 +87,6 @@ def _rule(name: str, new_name: str) -> tuple[str, str]:
     return re.escape(name).replace(r"\{\}", r"(\d+)"), new_name.replace("{}", r"\1")
 
 
-def rename(name: str, table: Table) -> str:
-    """Our name of a published one; the name itself if the table has none."""
-    for pattern, replacement in table:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
 def split_arrays(arrays: Arrays, split: Iterable[tuple[str, int]]) -> Arrays:
     """The parts of arrays that hold several of ours, under their name and number; all others as they are."""
     parts = dict(split)

@@ -4,7 +4,7 @@ Mistral has no sliding window here, Qwen2 (Yang et al. 2024) has biases of queri
 of queries and keys.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TypedDict, cast
 
 from mlxlab.config.instantiate import instantiate
@@ -148,6 +148,6 @@ def export_decoder(node: Node) -> tuple[Family, dict[str, object]]:
 
 
 LLAMA = Family("llama", (TRANSFORMER,), NAMES, "model.", decoder_shape)
-MISTRAL = Family("mistral", (TRANSFORMER,), NAMES, "model.", decoder_shape)
-QWEN2 = Family("qwen2", (TRANSFORMER,), NAMES, "model.", decoder_shape)
-QWEN3 = Family("qwen3", (TRANSFORMER,), {**NORM_NAMES, **NAMES}, "model.", decoder_shape)
+MISTRAL = replace(LLAMA, model_type="mistral")
+QWEN2 = replace(LLAMA, model_type="qwen2")
+QWEN3 = replace(LLAMA, model_type="qwen3", names={**NORM_NAMES, **NAMES})

@@ -13,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.checkpoint.arrays import evaluate_finite, misfits, read_safetensors
+from mlxlab.checkpoint.parameter_names import rename
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.backbone import Backbone
@@ -21,7 +22,7 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Head
 from mlxlab.models.pretrained import bert, llama
 from mlxlab.models.pretrained.config import PretrainedConfig, read_config
-from mlxlab.models.pretrained.family import BERT, TRANSFORMER, Family, Node, rename, split_arrays
+from mlxlab.models.pretrained.family import BERT, TRANSFORMER, Family, Node, split_arrays
 from mlxlab.models.pretrained.gguf import gguf_weights
 from mlxlab.models.transformer import Transformer
 from mlxlab.models.zoo.mlx_lm import MlxLm

@@ -23,6 +23,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxlab.backend.ops.dropout import random_key
 from mlxlab.checkpoint.arrays import Arrays, owner_of
 from mlxlab.errors import ConfigError
+from mlxlab.models.layers import intercept
 from mlxlab.training.distributed.process_group import ProcessGroup
 
 Shape = tuple[int, ...]
@@ -161,29 +162,25 @@ class FullySharded:
         before: Arrays = dict(tree_flatten(model.trainable_parameters()))
         prefixes = tuple(f"{name}." for name in layers)
         outside = {path: leaf for path, leaf in before.items() if not path.startswith(prefixes)}
-        classes = {name: type(layer) for name, layer in layers.items()}
         try:
             if outside:
                 whole = self._gather_with_gradient([*outside], [*outside.values()])
                 model.update(tree_unflatten(list(zip(outside, whole, strict=True))))
-            for name, kind in classes.items():
-                layers[name].__class__ = self._layer_class(kind, name)
-            yield
+            with intercept(layers, self._gathering_call):
+                yield
         finally:
-            for name, kind in classes.items():
-                layers[name].__class__ = kind
             if outside:
                 model.update(tree_unflatten(list(outside.items())))
 
-    def _layer_class(self, kind: type[nn.Module], name: str) -> type[nn.Module]:
-        """A subclass of `kind` whose call gathers the weights: Python looks calls up in the class."""
+    def _gathering_call(self, name: str, kind: type[nn.Module]) -> Callable[..., mx.array]:
+        """The call of a layer, which gathers its weights first."""
 
         def call(layer: nn.Module, x: mx.array, *inputs: Any, **options: Any) -> mx.array:
             return self._call_layer(
                 lambda x: kind.__call__(layer, x, *inputs, **options), layer, name, x
             )
 
-        return type(kind.__name__, (kind,), {"__call__": call})
+        return call
 
     def _call_layer(
         self, forward: Callable[[mx.array], mx.array], layer: nn.Module, name: str, x: mx.array

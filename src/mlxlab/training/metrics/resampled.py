@@ -42,18 +42,16 @@ def resampled_metrics(
     statistics = {name: mean_of(values) for name, values in means.items()}
     statistics["f1_macro"] = f1_macro(pairs)
     if task.kind == "classification" and outputs.shape[1] == 2:
-        statistics["f1"] = f1_macro([_only(task.positive_class, *each) for each in pairs])
+        positive = task.positive_class
+        statistics["f1"] = f1_macro(
+            [(rows[classes == positive], classes[classes == positive]) for rows, classes in pairs]
+        )
     if len(scored) * len(targets) * resample_count(len(targets)) <= MAX_RANKED:
         aucs = [roc_auc(scores, positive) for scores, positive in positives]
         statistics["roc_auc"] = lambda counts: _mean_of_numbers(
             np.stack([auc(counts) for auc in aucs], axis=1)
         )
     return statistics
-
-
-def _only(positive: int, rows: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    is_positive = classes == positive
-    return rows[is_positive], classes[is_positive]
 
 
 def mean_of(values: np.ndarray) -> Statistic:

@@ -14,9 +14,7 @@ from mlxlab.models.adapters.freeze import depths, select_paths
 from mlxlab.schema.constraints import Gt, Le, NonNegative, Positive
 
 LearningRate = float | Callable[[mx.array], mx.array]
-NewOptimizer = Callable[
-    [LearningRate, float], optim.Optimizer
-]  # (learning rate, weight decay) -> optimizer
+NewOptimizer = Callable[..., optim.Optimizer]  # (learning rate, weight_decay=) -> optimizer
 KEY = "trainer.optimizer"
 
 
@@ -105,9 +103,11 @@ def grouped(
     defaults.append(defaults[-1]._replace(weight_decay=0.0))
     used = [hyperparameters(path, weight) for path, weight in parameters.items()]
     order = {each: index for index, each in enumerate(dict.fromkeys([*defaults, *used]))}
-    first = kinds[0].new(learning_rate, weight_decay)
+    first = kinds[0].new(learning_rate, weight_decay=weight_decay)
     others = [
-        kinds[each.kind].new(_scaled(first, learning_rate, each.lr_scale), each.weight_decay)
+        kinds[each.kind].new(
+            _scaled(first, learning_rate, each.lr_scale), weight_decay=each.weight_decay
+        )
         for each in list(order)[1:]
     ]
     filters = [

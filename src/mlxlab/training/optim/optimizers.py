@@ -48,8 +48,7 @@ def adamw(
         betas: decay rates of the first and second moment.
         eps: added to the root of the second moment.
     """
-
-    new = partial(_adamw, betas=betas, eps=eps)
+    new = partial(optim.AdamW, betas=list(betas), eps=eps, bias_correction=True)
     return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
@@ -73,17 +72,13 @@ def adafactor(
         scale_parameter: multiply the learning rate by the root mean square of the weights, as in the paper (learning
             rates near 0.01); false gives the learning rate the same meaning as in AdamW.
     """
-
-    def new(rate: LearningRate, decay: float) -> optim.Optimizer:
-        return optim.Adafactor(
-            rate,
-            clip_threshold=clip_threshold,
-            beta_1=beta,
-            weight_decay=decay,
-            scale_parameter=scale_parameter,
-            relative_step=False,
-        )
-
+    new = partial(
+        optim.Adafactor,
+        clip_threshold=clip_threshold,
+        beta_1=beta,
+        scale_parameter=scale_parameter,
+        relative_step=False,
+    )
     return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
@@ -102,10 +97,7 @@ def lion(
         weight_decay: decay of matrices and convolutions, multiplied by the learning rate.
         betas: weight of the momentum in the step, and decay rate of the momentum.
     """
-
-    def new(rate: LearningRate, decay: float) -> optim.Optimizer:
-        return optim.Lion(rate, betas=list(betas), weight_decay=decay)
-
+    new = partial(optim.Lion, betas=list(betas))
     return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
@@ -128,10 +120,7 @@ def sgd(
     """
     if nesterov and not momentum:
         raise ConfigError("trainer.optimizer.nesterov=true: expected a momentum above 0")
-
-    def new(rate: LearningRate, decay: float) -> optim.Optimizer:
-        return optim.SGD(rate, momentum=momentum, weight_decay=decay, nesterov=nesterov)
-
+    new = partial(optim.SGD, momentum=momentum, nesterov=nesterov)
     return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
@@ -248,13 +237,11 @@ def muon(
         eps: of AdamW.
         adamw_lr_scale: learning rate of AdamW, as a multiple of that of the matrices.
     """
-
-    def matrices(rate: LearningRate, decay: float) -> optim.Optimizer:
-        return Muon(rate, decay, momentum, nesterov, ns_steps, scale)
-
+    matrices = partial(Muon, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps, scale=scale)
+    others = partial(optim.AdamW, betas=list(betas), eps=eps, bias_correction=True)
     kinds = [
         OptimizerKind(matrices, takes=is_hidden),
-        OptimizerKind(partial(_adamw, betas=betas, eps=eps), lr_scale=adamw_lr_scale),
+        OptimizerKind(others, lr_scale=adamw_lr_scale),
     ]
     return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
@@ -316,9 +303,3 @@ def newton_schulz(matrix: mx.array, ns_steps: int) -> mx.array:
         square = x @ x.T
         x = a * x + (b * square + c * (square @ square)) @ x
     return x
-
-
-def _adamw(
-    learning_rate: LearningRate, weight_decay: float, betas: Betas, eps: float
-) -> optim.Optimizer:
-    return optim.AdamW(learning_rate, list(betas), eps, weight_decay, bias_correction=True)

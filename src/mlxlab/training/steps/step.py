@@ -102,14 +102,10 @@ def sum_over_ranks(group: ProcessGroup, totals: Totals, per_example: PerExample)
     if not group.shards_weights:
         return group.all_reduce_sum(totals, per_example)
     mx.eval(totals, per_example)
-    sums, per_example = group.all_reduce_sum(
-        {"loss": totals["loss"], "weight": totals["weight"]}, per_example
+    (loss, weight), per_example = group.all_reduce_sum(
+        (totals["loss"], totals["weight"]), per_example
     )
-    return {
-        "loss": sums["loss"],
-        "weight": sums["weight"],
-        "gradients": totals["gradients"],
-    }, per_example
+    return {"loss": loss, "weight": weight, "gradients": totals["gradients"]}, per_example
 
 
 def clipped_update(
