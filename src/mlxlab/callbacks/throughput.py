@@ -46,8 +46,13 @@ class ThroughputMonitor(Callback):
         metrics = {MODEL_FLOPS: rate}
         after = self.measure_peak_after
         if self.peak is None and after is not None and time.monotonic() - self.start >= after:
+            dtype = "float32"
+            # On a CPU MLX multiplies low precision in float32.
+            if mx.default_device() != mx.Device(mx.cpu):
+                step = context.metadata["config"].get("trainer", {}).get("step", {})
+                dtype = step.get("dtype") or dtype
             with context.timer.paused():
-                self.peak = measure_peak(_dtype(context))
+                self.peak = measure_peak(dtype)
             logger.info(f"peak of this machine, measured once: {self.peak / 1e9:.1f} GFLOP/s")
         if self.peak is not None:
             metrics[MFU] = rate / self.peak
@@ -59,14 +64,6 @@ def _language_model(state: TrainState) -> Model | None:
     if isinstance(model, Model) and isinstance(model.head, CausalHead | MaskedHead):
         return model
     return None
-
-
-def _dtype(context: FitContext) -> str:
-    """The dtype of matrix products in the step: on a CPU MLX multiplies low precision in float32."""
-    if mx.default_device() == mx.Device(mx.cpu):
-        return "float32"
-    step = context.metadata["config"].get("trainer", {}).get("step", {})
-    return step.get("dtype") or "float32"
 
 
 def measure_peak(dtype: str, seconds: float = 2.0) -> float:

@@ -126,7 +126,11 @@ class TeacherLoader:
             digests[first.name] += held_out.digest()
         messages: list[str] = []
         for teacher in loaded[: len(names)]:
-            messages += _messages_on(teacher, data)
+            title = f"teacher: {teacher.name}"
+            messages.append(f"{title}, {count_parameters(teacher.model):,} parameters")
+            if teacher.held_out not in ("", data.held_out):
+                doubt = "it may have been trained on the validation data"
+                messages.append(f"{title} was validated on other data: {doubt}")
         return Teachers(ensemble, residual_base, cache, held_out, digests), messages
 
     def _read_predictions(self, path: Path, data: DataModule) -> tuple[Teachers, list[str]]:
@@ -239,16 +243,6 @@ class TeacherLoader:
         return TeacherCache(
             top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=task.num_classes
         )
-
-
-def _messages_on(teacher: LoadedTeacher, data: DataModule) -> list[str]:
-    title = f"teacher: {teacher.name}"
-    messages = [f"{title}, {count_parameters(teacher.model):,} parameters"]
-    if teacher.held_out not in ("", data.held_out):
-        messages.append(
-            f"{title} was validated on other data: it may have been trained on the validation data"
-        )
-    return messages
 
 
 def _check_rows(teacher: LoadedTeacher, data: DataModule, seq_len: int, title: str) -> None:

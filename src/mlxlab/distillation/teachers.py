@@ -155,13 +155,10 @@ class DistillationReport(Callback):
         batches = list(islice(self.valid, self.max_batches))
         metrics: dict[str, dict[str, float]] = {}
         predicted: list[np.ndarray] = []
-        counts = {
-            "student": count_parameters(state.whole_model),
-            "teacher": count_parameters(self.teachers.ensemble),
-        }
-
+        ensemble = self.teachers.ensemble
+        models = [("student", state.model, state.whole_model), ("teacher", ensemble, ensemble)]
         with context.group.computing(), state.eval_weights():
-            for name, model in {"student": state.model, "teacher": self.teachers.ensemble}.items():
+            for name, model, whole in models:
                 evaluate(model, batches, self.task, limit=1)  # compiles
                 start = time.perf_counter()
                 evaluation = evaluate(model, batches, self.task, should_stop=context.should_stop)
@@ -170,7 +167,7 @@ class DistillationReport(Callback):
                 milliseconds = 1000 * (time.perf_counter() - start) / max(len(batches), 1)
                 metrics[name] = {
                     **evaluation.metrics,
-                    "parameters": float(counts[name]),
+                    "parameters": float(count_parameters(whole)),
                     "ms per batch": milliseconds,
                 }
                 if self.task.kind == "classification":

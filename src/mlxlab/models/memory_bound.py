@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -81,8 +80,7 @@ def _extrapolate(measure: Callable[[Node], int], node: Node) -> int:
 
 def _sizes(node: Node) -> dict[str, int]:
     """The whole numbers of a `model` node by key."""
-    entries: dict[str, Any] = dict(walk(node, "model"))
-    return {key: value for key, value in entries.items() if type(value) is int}
+    return {key: value for key, value in walk(node, "model") if type(value) is int}
 
 
 def _largest(sizes: Mapping[str, int]) -> str:

@@ -242,7 +242,7 @@ class TrainingLoop:
 
     def _check_limits(self) -> None:
         if (
-            self.trainer.is_done(self.state.progress, self.state.data.epoch)
+            self.trainer.reached_limits(self.state.progress, self.state.data.epoch)
             and not self.control.stop_reason
         ):
             self.control.stop_reason = "done"

@@ -126,10 +126,6 @@ class Trainer:
             changes["step"] = partial(self.step, accumulate=settings.accumulate)
         return replace(self, **changes)
 
-    def is_done(self, progress: Progress, epoch: int) -> bool:
-        """Whether a limit of the run is reached."""
-        return bool(self.reached_limits(progress, epoch))
-
     def reached_limits(self, progress: Progress, epoch: int) -> dict[str, int]:
         """The keys whose limits are reached, with their values."""
         limits = self.length._asdict()

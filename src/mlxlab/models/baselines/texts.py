@@ -50,11 +50,12 @@ def fit_texts(data: LabelledRows, texts: RowTexts, name: str, plain: bool) -> Fi
     max_features = MAX_WEIGHTS // task.num_classes
     vectorizer = _new_vectorizer(max_features, plain)
 
+    # Two texts of a pair stand on a line each.
     def features(table: Table) -> Matrix:
-        return vectorizer.transform(_joined(texts.render_all(table)))
+        return vectorizer.transform(list(map("\n".join, texts.render_all(table))))
 
     def training_texts(sequences: np.ndarray) -> list[str]:
-        return _joined(render_sequences(texts, data.cells, sequences))
+        return list(map("\n".join, render_sequences(texts, data.cells, sequences)))
 
     models: dict[str, Model] = {}
     fitted = FittedModels(features, models, num_variants)
@@ -85,11 +86,6 @@ def fit_texts(data: LabelledRows, texts: RowTexts, name: str, plain: bool) -> Fi
             estimators = fit_estimators(partial(_new_svm, task), matrix, targets, task.kind)
         models[machine] = Model(estimators, task)
     return fitted
-
-
-def _joined(texts: Sequence[tuple[str, ...]]) -> list[str]:
-    """Two texts of a pair on a line each."""
-    return ["\n".join(parts) for parts in texts]
 
 
 def _new_vectorizer(max_features: int, plain: bool) -> Estimator:

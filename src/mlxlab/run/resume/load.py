@@ -180,7 +180,7 @@ def _refuse_ended(
 ) -> None:
     """ConfigError for a changed model in a run without further steps, which would not save it."""
     progress = checkpoint.state["progress"]
-    if trainer.is_done(progress, state.data.epoch):
+    if trainer.reached_limits(progress, state.data.epoch):
         keys = [key for key in changes if key.startswith(("model", "data"))]
         raise ConfigError(
             f"{', '.join(keys)}: changed, but the run ended at step {progress.step}; "
@@ -199,7 +199,7 @@ def _restart_schedule(trainer: Trainer, state: TrainState, checkpoint: Checkpoin
         return
 
     epoch = state.data.epoch
-    if not before.is_done(progress, epoch) or trainer.is_done(progress, epoch):
+    if not before.reached_limits(progress, epoch) or trainer.reached_limits(progress, epoch):
         return
 
     finished = replace(state, progress=progress, total_steps=before.plan_steps(state.data))
