@@ -5,13 +5,14 @@ import inspect
 import mlx.core as mx
 import pytest
 
+from mlxlab.checkpoint.parameter_names import rename
 from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.pretrained import llama
 from mlxlab.models.pretrained.config import SYNONYMS, PretrainedConfig
-from mlxlab.models.pretrained.family import BERT, SIZES, TRANSFORMER, rename, split_arrays
+from mlxlab.models.pretrained.family import BERT, SIZES, TRANSFORMER, split_arrays
 from mlxlab.models.pretrained.weights import export_family
 from mlxlab.models.transformer import Transformer
 
