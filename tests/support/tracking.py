@@ -16,7 +16,7 @@ import pytest
 
 from mlxlab.tracking import queue
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.mlflow.destination import mlflow_destination
 from mlxlab.tracking.queue import LOCK, Queue
 from mlxlab.tracking.upload import sync
 from support.forks import fork_uploader, start_server
@@ -65,7 +65,7 @@ def make_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 def queue_of(project: Path) -> Queue:
     """The queue of the project's own store."""
     uri = f"sqlite:///{quoted(project)}/mlruns/mlflow.db"
-    return Queue(resolve(uri, None, project), project)
+    return Queue(mlflow_destination(uri, None, project), project)
 
 
 def quoted(project: Path) -> str:

@@ -123,7 +123,7 @@ def test_a_run_that_ends_before_a_rung_counts_in_it():
 
 def test_hyperband_distributes_trials_by_the_shares_of_its_brackets():
     hyperband = SuccessiveHalving([1, 3, 9], 3, sign=1, num_brackets=4)
-    counts = Counter(hyperband.rungs_of(number)[0] for number in range(4900))
+    counts = Counter(hyperband.first_budget(number) for number in range(4900))
     for budget, share in {1: 27, 3: 12, 9: 6, None: 4}.items():  # Li et al. 2018, table 1, R = 27
         assert counts[budget] == pytest.approx(100 * share, rel=0.1)
 

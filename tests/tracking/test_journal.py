@@ -13,6 +13,7 @@ from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.tracking import journal as journal_module
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, names
+from mlxlab.tracking.mlflow.destination import MlflowDestination
 from mlxlab.tracking.queue import Queue, dump, load
 from mlxlab.tracking.records import has_writer, read_records
 from support.tracking import make_journal
@@ -175,7 +176,7 @@ def test_addresses_are_absolute_and_printed_without_a_password(tmp_path, monkeyp
     server = address.resolve(None, None, tmp_path)
     assert server.uri == "https://me:secret@host/mlflow"
     assert server.shown == "https://***@host/mlflow"
-    waiting = Queue(server, tmp_path)
+    waiting = Queue(MlflowDestination(server.uri, server.artifacts), tmp_path)
     assert waiting.folder.parent == tmp_path / "mlruns"
     assert load(dump(waiting)).destination == waiting.destination
 

@@ -20,7 +20,6 @@ from mlxlab.models.adapters.apply import QUANTIZATION, packing_of, quantize
 from mlxlab.models.adapters.lora import merged_node, merged_parameters
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.memory_bound import array_bytes
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import Quantization
 from mlxlab.terminal.tables import markdown_table
@@ -89,14 +88,13 @@ def quantize_run(
     metrics: dict[str, BeforeAfter] = {}
     if data is not None:
         metrics = _metrics((restored.model, model), data, max_batches)
-    weights = named_parameters(model)
     report = QuantizationReport(
         cast(int, options.bits),
         options.group_size,
         options.mode,
         len(layers),
         count_parameters(model),
-        (array_bytes(named_parameters(restored.model)), array_bytes(weights)),
+        (_bytes(restored.model), _bytes(model)),
         metrics,
     )
     files = {
@@ -107,7 +105,9 @@ def quantize_run(
         "_target_": f"{Quantization.__module__}.{Quantization.__name__}",
         **asdict(options),
     }
-    write_export(out, restored, weights, {**node, "quantization": quantization}, files)
+    write_export(
+        out, restored, named_parameters(model), {**node, "quantization": quantization}, files
+    )
     return report
 
 
@@ -144,6 +144,10 @@ def _quantised_model(
     mx.eval(model.parameters())
     model.eval()
     return model, layers
+
+
+def _bytes(model: Model) -> int:
+    return sum(array.nbytes for array in named_parameters(model).values())
 
 
 def _metrics(

@@ -47,6 +47,7 @@ from mlxlab.tracking import upload
 from mlxlab.tracking.destination import Destination
 from mlxlab.tracking.mlflow import names as mlflow_names
 from mlxlab.tracking.mlflow.address import Address, resolve
+from mlxlab.tracking.mlflow.destination import mlflow_destination
 from mlxlab.tracking.mlflow.runs import RunRow, diff
 from mlxlab.tracking.mlflow.store import open_existing
 from mlxlab.tracking.queue import Queue
@@ -101,7 +102,7 @@ def list_runs(
     if not runs and below is None:
         reader = open_reader(uri)
         runs = reader.list_runs(limit=limit, where=filter or "", experiment=experiment, sort=sort)
-        waiting = Queue(resolve(uri, None, project_root()), project_root()).entries()
+        waiting = Queue(mlflow_destination(uri, None, project_root()), project_root()).entries()
         if waiting:
             log.info(f"{len(waiting)} runs are not complete in the store yet: mlxlab runs sync")
     known = {key for run in runs for key in (*run.metrics, *run.params)}
@@ -322,7 +323,7 @@ def sync(
         refuse_links(path)
     destination: Destination
     if to == "mlflow":
-        destination = mlflow = resolve(uri, artifacts, project_root())
+        destination = mlflow = mlflow_destination(uri, artifacts, project_root())
         if uri is None:
             for path in paths:
                 check_store(path, mlflow)

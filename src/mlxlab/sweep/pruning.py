@@ -65,6 +65,10 @@ class SuccessiveHalving:
         """The budgets of a trial, ascending."""
         return random.Random(number).choices(self.brackets, self._shares)[0]
 
+    def first_budget(self, number: int) -> int | None:
+        """The budget at which a trial pauses first; None if it never does."""
+        return self.rungs_of(number)[0]
+
     def promotion(self, trials: Sequence[FrozenTrial], *, is_last: bool) -> Promotion | None:
         """The next paused trial to continue; `is_last` if no trial runs and none will be added."""
         promotion = self._next(trials, self.factor)

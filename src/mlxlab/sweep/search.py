@@ -127,7 +127,7 @@ class Search:
         if len(trials) >= self.num_trials:
             return None
         proposed = propose(self.settings, self.space, self.study)
-        self.study.add(proposed, self.pruning.halving.rungs_of(len(trials))[0])
+        self.study.add(proposed, self.pruning.halving.first_budget(len(trials)))
         return self._start(len(trials))
 
     def end_job(self, result: JobResult) -> None:

@@ -19,7 +19,7 @@ from mlxlab.schema.constraints import NonNegative
 from mlxlab.terminal.redact import redact
 from mlxlab.tracking import queue
 from mlxlab.tracking.destination import Destination, Entry
-from mlxlab.tracking.mlflow.address import Address, resolve
+from mlxlab.tracking.mlflow.destination import MlflowDestination, mlflow_destination
 from mlxlab.tracking.queue import Queue
 from mlxlab.tracking.records import (
     FILE,
@@ -78,9 +78,9 @@ class Journal:
         if experiment == DEFAULT_EXPERIMENT:
             experiment = os.environ.get(EXPERIMENT) or experiment
         self.experiment = experiment
-        self.address: Address | None = None
+        self.address: MlflowDestination | None = None
         if experiment is not None:
-            self.address = resolve(uri, artifacts, project)
+            self.address = mlflow_destination(uri, artifacts, project)
         destinations = (self.address, wandb, trackio)
         self.queues = [Queue(each, project) for each in destinations if each is not None]
         if not self.queues:

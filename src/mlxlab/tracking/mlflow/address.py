@@ -1,20 +1,14 @@
-"""A store of MLflow as a destination of journals: its address, and that of its artifacts. All paths are absolute."""
+"""The address of a store of MLflow and of its artifacts. All paths are absolute."""
 
-import hashlib
 import os
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from mlxlab.errors import ConfigError
 from mlxlab.terminal.redact import redact
 from mlxlab.tracking.records import utf8
-
-if TYPE_CHECKING:
-    from mlxlab.tracking.mlflow.store import MlflowStore
 
 _STORES = ("http", "https", "postgresql", "mysql", "mssql", "databricks")
 _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
@@ -22,7 +16,7 @@ _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
 
 @dataclass(frozen=True)
 class Address:
-    """One store, which journals are uploaded to; see `destination.Destination`."""
+    """One store."""
 
     uri: str
     artifacts: str | None  # folder or URI; None where the server decides
@@ -48,31 +42,6 @@ class Address:
         if self.artifacts is None or self.artifacts.startswith("/"):
             return self.artifacts
         return redact(self.artifacts)
-
-    def check(self) -> None:
-        """Nothing is needed but MLflow, which is installed."""
-
-    def queue_folder(self, project: Path) -> Path:
-        """Next to a database, so that one process at a time creates it; else in the project folder."""
-        digest = hashlib.sha256(redact(self.uri).encode()).hexdigest()[:12]
-        database = self.database
-        if database and _is_writable(database.parent):
-            return database.parent / f".queue-{database.name}"
-        return project / "mlruns" / f".queue-{digest}"
-
-    def connect(self) -> "MlflowStore":
-        from mlxlab.tracking.mlflow.store import MlflowStore
-
-        return MlflowStore(self)
-
-    def describe(self) -> str:
-        return self.shown
-
-    def options(self, project: Path) -> list[str]:
-        if self == resolve(None, None, project):
-            return []
-        values = {"uri": self.shown, "artifacts": self.shown_artifacts}
-        return [f"{key}={shlex.quote(value)}" for key, value in values.items() if value]
 
 
 def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
@@ -133,9 +102,3 @@ def _absolute(uri: str, project: Path) -> str:
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
         raise ConfigError(f"tracking.uri={redact(uri)}: expected {expected}")
     return uri
-
-
-def _is_writable(folder: Path) -> bool:
-    """True if files can be created in `folder`, or in its nearest existing parent."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
