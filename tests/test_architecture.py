@@ -46,8 +46,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 389_220,
-    "files": 366,
+    "nodes": 389_330,
+    "files": 367,
     "multiplied texts": 0,
     "nodes a statement": 10.3,
     "ternaries": 10.15,
@@ -58,12 +58,12 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "fragments": 0.1,
 }
 PACKAGE_NODES = {
-    "analysis": 12_310,
+    "analysis": 12_320,
     "api": 3_580,
     "backend": 15_320,
     "callbacks": 6_520,
     "checkpoint": 11_180,
-    "cli": 18_380,
+    "cli": 18_390,
     "config": 13_100,
     "data": 58_380,
     "distillation": 9_270,
@@ -77,9 +77,9 @@ PACKAGE_NODES = {
     "run": 21_070,
     "schema": 1_260,
     "stats": 5_030,
-    "sweep": 18_340,
+    "sweep": 18_370,
     "terminal": 4_510,
-    "tracking": 14_390,
+    "tracking": 14_460,
     "training": 32_740,
     "views": 11_980,
 }

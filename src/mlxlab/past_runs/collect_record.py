@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
-from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
 from mlxlab.checkpoint.listing import CheckpointEntry, is_exported, list_checkpoints, newest_state
 from mlxlab.checkpoint.names import FOLDER, can_resume
 from mlxlab.checkpoint.state import History, Progress, SavedState
@@ -248,6 +247,8 @@ def read_info(folder: Path) -> RunInfo:
         InputNotFoundError: there is no run.
         DataError: its record is damaged.
     """
+    from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER  # It imports MLX.
+
     if is_exported(folder):
         evaluation = f"mlxlab evaluate {quoted(f'run={folder}')}"
         raise InputNotFoundError(
