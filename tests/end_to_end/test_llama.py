@@ -10,18 +10,18 @@ from mlx.utils import tree_map
 from end_to_end.test_streaming import SMALL
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.inference.text_generator import load_generator
-from mlxlab.models.model import Model, build_head
-from mlxlab.models.transformer import Transformer
-from models.test_llama import SHAPE, facts_of, write
+from mlxlab.models.build import build_model
+from models.test_llama import write
+from support.exported import LLAMA
 from support.processes import run_here, succeed
 
 
 def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_path):
     tokenizer = train_bpe(["Line 3 tells of 9 sheep and 3 dogs"] * 3, 300, 1)
-    backbone = Transformer(**SHAPE, vocab_size=tokenizer.vocab_size, rope_theta=5e5)
-    model = Model(backbone, build_head(backbone, kind="language_modelling"))
+    model = build_model(LLAMA, kind="language_modelling", vocab_size=tokenizer.vocab_size, seed=2)
     model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
-    file = write(tmp_path / "small.gguf", model, facts_of(tokenizer))
+    context = {"llama.context_length": mx.array(40)}
+    file = write(tmp_path / "small.gguf", model, tokenizer, context)
     lines = [json.dumps({"text": f"Line {n} tells of {n * n} sheep. " * 4}) for n in range(40)]
     (tmp_path / "text.jsonl").write_text("\n".join(lines))
     settings = [

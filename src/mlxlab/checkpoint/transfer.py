@@ -110,9 +110,10 @@ class Transfer:
 
     def fill(self, layer: str, new: LayerPaths) -> None:
         """Sets the arrays of one layer of the model."""
-        old = self.layers.get(layer, {})
-        if not old and layer == TIED[0]:
-            old = self.layers.get(TIED[1], {})
+        fallback = ""
+        if layer == TIED[0]:
+            fallback = TIED[1]
+        old = self.layers.get(layer) or self.layers.get(fallback) or {}
         weight = [name for name in ("weight", *CODES) if name in new]
         adapter = [name for name in ADAPTER if name in new and "lora_a" in new]
         keeps_adapter = (
