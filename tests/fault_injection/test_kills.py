@@ -8,6 +8,7 @@ import random
 import signal
 import sqlite3
 import subprocess
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -182,16 +183,19 @@ def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, summa
 
 @pytest.mark.fault_injection
 def test_kill_9_of_trainer_and_uploader_leaves_every_metric_once(tmp_path, summarize):
-    rng, kills, folders = rng_for("uploader"), Counter(), 0
+    rng, kills, folders = rng_for("uploader"), Counter(), 1
     argv = settings("bert", *tracked(tmp_path / "project"))
+    start = time.monotonic()
+    train(*argv, f"hydra.run.dir={tmp_path}/0").communicate(timeout=120)
+    seconds = time.monotonic() - start
     while kills.total() < 30:
         process = train(*argv, f"hydra.run.dir={tmp_path}/{folders}")
-        pause(process, rng.uniform(1, 7))
-        for queue in (tmp_path / "project").glob(".queue-*"):
-            kills["uploader"] += kill_uploader(queue)
-        pause(process, rng.uniform(0, 3))
+        pause(process, rng.uniform(0.3, 1.0) * seconds)
         if rng.random() < 0.5:
             process.kill()
+        else:
+            for queue in (tmp_path / "project").glob(".queue-*"):
+                kills["uploader"] += kill_uploader(queue)
         _, err = process.communicate(timeout=120)
         if process.returncode == -signal.SIGKILL:
             kills["trainer"] += 1
