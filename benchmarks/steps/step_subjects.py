@@ -1,7 +1,8 @@
 """Process of one subject of the step benchmark. Arguments: name, family, size, dropout, rows, length, vocabulary.
 
 All subjects take the same steps: random tokens, cross-entropy over all of them, AdamW, float32 unless the name says
-otherwise (on an NVIDIA GPU its products are in TF32, MLX's default, for all). For every line "n" of standard input it runs n steps and prints a line of JSON.
+otherwise (on an NVIDIA GPU its products are in TF32, MLX's default, for all). For every line "n" of standard input it
+runs n steps and prints a line of JSON.
 """
 
 import json
@@ -48,7 +49,8 @@ def main(name: str, family: str, size: str, dropout: str, *sizes: str) -> None:
 
         torch = torch_module()
         torch.set_num_threads(1 if name.endswith("one thread") else torch.get_num_threads())
-        torch.set_float32_matmul_precision("high")
+        if on_gpu():
+            torch.set_float32_matmul_precision("high")
     import mlx.core as mx
 
     mx.eval(mx.zeros(1))
