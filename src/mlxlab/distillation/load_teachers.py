@@ -119,11 +119,11 @@ class TeacherLoader:
         cache = self._open_cache(data, ensemble, router)
         digests = {each.name: Ensemble([each.model]).digest() for each in loaded}
         held_out = None
-        first = loaded[0]
-        is_single = bool(names) and count == 1
-        if is_single and first.said is not None and first.task.labels == data.task.labels:
-            held_out = HeldOutTargets(first.said, data.task.kind)
-            digests[first.name] += held_out.digest()
+        if names and count == 1:
+            single = loaded[0]
+            if single.said is not None and single.task.labels == data.task.labels:
+                held_out = HeldOutTargets(single.said, data.task.kind)
+                digests[single.name] += held_out.digest()
         messages: list[str] = []
         for teacher in loaded[: len(names)]:
             title = f"teacher: {teacher.name}"
