@@ -23,11 +23,11 @@ from mlxlab.views.verdict import baseline_values
 
 ACCURACY = "valid/accuracy"
 FOLDS = "seed-*-fold-*"  # run folders of a cross-validation
-WITHOUT_EFFECT = (  # keys that do not change the results of a run
+_OF_NO_METHOD = (
     *("name", "tags", "tracking", "cloud", "signals", "checkpointing"),
     *("resume", "resume_policy", "rerun", "trust_folder"),
+    *("seed", "data.fold", "data.folds", "backend", "hydra"),
 )
-_OF_NO_METHOD = (*WITHOUT_EFFECT, "seed", "data.fold", "data.folds", "backend", "hydra")
 _FACTS = ("Task", "Data", "Model")  # facts on the card of a run
 
 

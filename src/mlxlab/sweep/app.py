@@ -95,7 +95,7 @@ class SweepApp:
             yield
 
     @contextmanager
-    def run(self) -> Iterator[list[ParentRun]]:
+    def run(self) -> Iterator[None]:
         """Keeps the command, and opens the run of the sweep that its jobs are children of."""
         write_sweep_start(self.folder, self.start)
         OmegaConf.save(self.config, self.folder / "multirun.yaml")
@@ -103,7 +103,7 @@ class SweepApp:
         for parent in parents:
             parent.open(self.config)
         try:
-            yield parents
+            yield
         finally:
             for parent in parents:
                 parent.close(self.config, self.exit_code)

@@ -12,7 +12,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.terminal.wording import one_line
 
-_GRID_SWEEPERS = ("BasicSweeper", "GridSweeper", "PairedSweeper")
+_GRID_SWEEPERS = ("BasicSweeper", "GridSweeper")
 
 
 def sweep_overrides(sweep: DictConfig) -> dict[str, Override]:

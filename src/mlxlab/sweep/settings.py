@@ -52,16 +52,6 @@ class SearchSettings(TypedDict):
     reduction_factor: Annotated[int, Ge(2)]
 
 
-class PairedSettings(TypedDict):
-    """The settings of `hydra/sweeper=paired`.
-
-    Args:
-        seconds: after which no further pair starts; null is no limit.
-    """
-
-    seconds: NonNegative | None
-
-
 class ProcessSettings(TypedDict):
     """The settings of `hydra/launcher=isolated`.
 
