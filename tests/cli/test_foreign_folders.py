@@ -49,7 +49,7 @@ COMMANDS = {  # command line, where {F} is the run folder and {OUT} a new path
 }
 # Commands whose folder holds no run, or that only pass overrides to train.
 OTHERS = {
-    *("crossvalidate", "doctor", "kernels", "launch", "lr_find", "schema", "ui"),
+    *("crossvalidate", "doctor", "kernels", "launch", "schema", "ui"),
     *("migrate", "registry"),
     "example_losses",  # It reads Parquet files of a folder.
 }

@@ -152,8 +152,6 @@ PAGES = {
     ),
     "docs/how_to/training/learning_rate": Page(
         replaced={
-            "lr_find experiment=titanic": "lr_find experiment=titanic steps=10",
-            " steps=50": " steps=10",
             "sweep=learning_rate": "sweep=learning_rate trainer.learning_rate=1e-3 seed=0,1 trainer.epochs=1",
         },
     ),
