@@ -201,7 +201,7 @@ def simulate(
     curves: dict[tuple[str, ...], list[tuple[int, float]]], seed: int
 ) -> Sequence[FrozenTrial]:
     """The trials of ASHA in a random order, by the evaluation after each epoch."""
-    halving = SuccessiveHalving(RUNGS, 3, sign=1, num_brackets=1)
+    halving = SuccessiveHalving(RUNGS, 3, sign=1)
     points = [*curves]
     order = np.random.default_rng(seed).permutation(len(points))
     trials: list[FrozenTrial] = []
@@ -214,7 +214,7 @@ def simulate(
             return trials
         else:
             number = len(trials)
-            budget = halving.rungs_of(number)[0]
+            budget = halving.rungs[0]
             trials.append(create_trial(state=TrialState.RUNNING))
         trial = _trained(trials[number], budget, curves[points[order[number]]])
         trial.number = number

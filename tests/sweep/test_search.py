@@ -115,12 +115,8 @@ def test_another_search_in_the_same_folder_is_refused_by_name(line, job, other, 
         ("hydra.sweeper.trails=3 seed=0,1", "did you mean hydra.sweeper.trials?"),
         ("model.dropout=interval(0,2)", "model.dropout=2.0: expected a number >= 0 and < 1"),
         ("seed=3", "nothing to search"),
-        ("hydra.sweeper.sampler=cma seed=0,1", "expected one of tpe, nsga, random, grid"),
-        ("hydra.sweeper.pruner=hyper seed=0,1", "expected one of none, median, asha, hyperband"),
-        (
-            "hydra.sweeper.pruner=asha hydra.sweeper.objectives=[valid/loss,valid/f1] seed=0,1",
-            "hydra.sweeper.pruner=asha: expected one objective by sampler=tpe, random or grid",
-        ),
+        ("hydra.sweeper.sampler=cma seed=0,1", "expected one of tpe, random, grid"),
+        ("hydra.sweeper.pruner=hyper seed=0,1", "expected one of none, asha"),
     ],
 )
 def test_an_invalid_search_is_refused_before_anything_is_made(line, job, args, message):
