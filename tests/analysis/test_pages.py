@@ -19,7 +19,7 @@ def hostile_comparison(name=HOSTILE):
         MethodResults(name, {"seed 0": 0.7, "seed 1": 0.9, name: 0.1}),
     ]
     differs = {name: {"a": name, name: name}}
-    subject = Subject(name, {name: name}, differs, {name: 0.4, "majority": 0.3})
+    subject = Subject(name, differs, {name: 0.4, "majority": 0.3})
     comparison = compare("valid/accuracy", methods, "a", subject=subject)
     return replace(comparison, warnings=[name], notes=[name], command=name)
 

@@ -21,8 +21,6 @@ MODEL = "this model"
 TEACHER = "teacher"
 STUDENT_ALONE = "student alone"
 _OVERLAP = "scores on repeated rows are too optimistic; data.on_overlap=drop leaves them out"
-# A number, unless it belongs to a name.
-_NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")
 
 
 def plan_folds(folder: Path, folds: int, seeds: int) -> list[Path]:
@@ -93,7 +91,7 @@ def _compare_students(runs: Mapping[str, Sequence[RunView]], command: str) -> Co
     methods = [method_results(name, each, metric) for name, each in named.items()]
     subject = subject_of(named, metric, runs[STUDENT_ALONE])
     comparison = compare(metric, methods, STUDENT_ALONE, subject=subject)
-    return replace(comparison, judged="distilled", whole=TEACHER, command=command)
+    return replace(comparison, judged="distilled", command=command)
 
 
 def fold_warnings(runs: Sequence[RunView]) -> list[str]:
@@ -101,10 +99,7 @@ def fold_warnings(runs: Sequence[RunView]) -> list[str]:
     counts = Counter[str]()
     texts = dict[str, str]()
     for run in runs:
-        known = dict[str, str]()
-        for line in _warnings(run):
-            key = _NUMBER.sub("#", line.replace(str(run.folder.absolute()), ""))
-            known.setdefault(key, one_line(line, 300))
+        known = {re.sub(r"\d+", "#", line): one_line(line, 300) for line in _warnings(run)}
         counts.update(known.keys())
         texts = known | texts
     return [f"{texts[key]} ({count} of {len(runs)} runs)" for key, count in counts.items()]
