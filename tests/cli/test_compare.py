@@ -262,7 +262,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     assert "this model: Better than majority class. Improvement over majority class +0." in table
     assert ">Better than majority class<" in (tmp_path / "table.html").read_text()
     row = next(row for row in table_rows(comparison) if row[0] == "distilled")
-    assert row[-5:] == ["100", "89.9 %", "40.0 %", "50", "3"]
+    assert row[-3:] == ["100", "50", "3"]
     assert (tmp_path / "comparison.html").read_text().count("<svg") == 2
 
 
@@ -278,7 +278,6 @@ def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tm
     assert [row[0] for row in table[1:]] == ["ridge", "this model", "mean"], "the best one first"
     assert table[2][2] == "61.500"
     assert "valid/rmse: lower is better" in " ".join(text.split())
-    assert "Mean rmse of the best checkpoints: 61.5000" in " ".join(text.split())
     write_result(folder, {"loss": 1.0}, task="language_modelling")
     with pytest.raises(WriteError, match="expected a run on labelled data"):
         crossvalidation.write_tables({crossvalidation.MODEL: [folder]}, tmp_path, "the command")

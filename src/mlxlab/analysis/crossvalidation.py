@@ -1,13 +1,11 @@
 """Cross-validation: compares methods on the folds of every seed, of which each has a run folder."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from statistics import fmean
 
 from mlxlab.analysis.comparison import Comparison, MethodResults, compare
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
@@ -62,13 +60,10 @@ def _compare_baselines(runs: Mapping[str, Sequence[RunView]], command: str) -> C
         replace(method_results(method, each, metric), speed=None) for method, each in runs.items()
     ]
     table = compare(metric, [*baselines, *methods], MODEL, subject=subject)
-    reached = [result.metrics[name] for result in results.values()]
-    best = fmean(math.nan if each is None else each for each in reached)
     notes = [
         f"{len(model)} runs: a seed shuffles the folds and initialises the weights.",
         "The standard error is over the runs, which share rows.",
         "The model is evaluated at its last step, so the validation fold selects nothing.",
-        f"Mean {name} of the best checkpoints: {best:.4f}.",
     ]
     warnings = fold_warnings([*chain.from_iterable(runs.values())])
     return replace(table, judged=MODEL, warnings=warnings, notes=notes, command=command)

@@ -127,7 +127,7 @@ class Search:
     def report(self) -> None:
         """Prints the table of trials, and the best one with the command that repeats it."""
         app = self.app
-        app.report(is_unfinished=app.exit_code > 128, by_value=True)
+        app.report(is_unfinished=app.exit_code > 128)
         best = self.study.best_trial()
         if best is not None:
             again = shlex.join([f"rerun={app.folder / str(best.number)}"])
