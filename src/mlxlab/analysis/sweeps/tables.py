@@ -72,7 +72,7 @@ def count_jobs(sweep: Sweep) -> str:
 
 def describe_jobs(sweep: Sweep) -> str:
     """A table of the jobs for a terminal, and how many came to what."""
-    lines = []
+    lines: list[str] = []
     if sweep.jobs:
         table = as_table(job_rows(sweep, sweep.jobs))
         lines.append(table.markdown(terminal))
