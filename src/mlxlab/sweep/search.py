@@ -10,12 +10,11 @@ import math
 import shlex
 import warnings
 from collections import deque
-from itertools import islice
 
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, BruteForceSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from mlxlab import terminal
 from mlxlab.errors import WriteError
@@ -26,7 +25,6 @@ from mlxlab.sweep.pruning import read_pruning
 from mlxlab.sweep.search_space import (
     Domain,
     distributions,
-    grid_points,
     num_points,
     override_texts,
     split_space,
@@ -189,7 +187,7 @@ def num_trials(settings: SearchSettings, space: list[Domain]) -> int:
     """The number of trials of the whole study, no more than there are points."""
     size = num_points(space)
     trials: float = settings["trials"] or _DEFAULT_TRIALS
-    if settings["trials"] is None and settings["sampler"] in ("grid", "random") and size < math.inf:
+    if settings["trials"] is None and settings["sampler"] == "random" and size < math.inf:
         trials = size
     return int(min(trials, size))
 
@@ -197,10 +195,6 @@ def num_trials(settings: SearchSettings, space: list[Domain]) -> int:
 def propose(settings: SearchSettings, space: list[Domain], study: Study) -> FrozenTrial:
     """The trial that follows those of a study, with another point than any of them."""
     seen = study.trials_as_seen()
-    if settings["sampler"] == "grid":
-        params = next(islice(grid_points(space), len(seen), None))
-        known = distributions(space)
-        return create_trial(state=TrialState.RUNNING, params=params, distributions=known)
     points = [trial.params for trial in seen]
     seeds = np.random.SeedSequence([settings["seed"], len(seen)]).generate_state(_NUM_TRIES)
     samplers = [_new_sampler(settings, int(seed)) for seed in seeds]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypedDict
 from mlxlab.schema.constraints import Count, Ge, Lt, NonNegative, Positive, Size
 
 Params = dict[str, str | int | float | bool]
-SamplerName = Literal["tpe", "random", "grid"]
+SamplerName = Literal["tpe", "random"]
 PrunerName = Literal["none", "asha"]
 
 
@@ -25,9 +25,9 @@ class SearchSettings(TypedDict):
     """The settings of `hydra/sweeper=search`.
 
     Args:
-        sampler: tpe (Bergstra et al. 2011), random, or grid: every combination.
-        trials: of the whole study, at most one for each point of the space; null is all of them for grid, and for
-            random where they are finite, otherwise 20.
+        sampler: tpe (Bergstra et al. 2011) or random.
+        trials: of the whole study, at most one for each point of the space; null is all of them for random where they
+            are finite, otherwise 20.
         seed: of the sampler; that of each trial is the key `seed`.
         startup_trials: of tpe: random trials before the first that is modelled.
         params: search space of a config file: override by key, `trainer.learning_rate: interval(1e-5,1e-3)`.
