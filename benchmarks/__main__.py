@@ -34,7 +34,6 @@
     python -m benchmarks suite=tpe [trials=40] [seeds=5] [kills=3]
     python -m benchmarks suite=launchers [jobs=8] [rounds=3]
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=120] [gigabytes=12] [workers=1]
-    python -m benchmarks suite=trial [draws=2000] [max_seeds=12] [null_edits=50] [real_edits=10] [steps=30]
     python -m benchmarks suite=sweep_winner [sweeps=200] [configurations=20] [effect=2] [seeds=3]
     python -m benchmarks suite=tables [only=known,drawn,wine] [folds=5] [settings='model.members=4'] [results=FOLDER]
     python -m benchmarks suite=texts [only=tweets,newsgroups] [rows=100,1000] [subsets=5] [results=FOLDER]
@@ -71,8 +70,6 @@ tpe       the best trial of TPE with ASHA on Titanic, compared with that of as m
 launchers  CPU seconds of a further job of a sweep with each launcher: one that does nothing, and a nano run
 zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded; exit code 1
           if one passes other columns than benchmarks/models/zoo_expected.json says
-trial     false keeps and power of `trial`, on simulated gains and on planted changes of a small classifier; exit code 1
-          if more than 5 % of the changes that do nothing are kept, or less than 80 % of those that help
 sweep_winner  how often a sweep's report names a winner, of equal configurations and with a better one; exit code 1 if
           in more than 5 % of the sweeps of equal ones
 tables    data=table by its default command against five methods of scikit-learn, on 32 tables of Python packages
@@ -128,7 +125,6 @@ SUITES = {  # module and function of benchmarks
     "tpe": ("sweeps.pruned_search", "tpe"),
     "launchers": ("sweeps.launchers", "launchers"),
     "zoo": ("models.zoo", "zoo"),
-    "trial": ("sweeps.trial", "trial"),
     "sweep_winner": ("sweeps.sweep_winner", "sweep_winner"),
     "tables": ("tables.tables", "tables"),
     "texts": ("texts.texts", "texts"),

@@ -76,7 +76,7 @@ def asha(orders: Size = 200, seeds: Size = 5) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         values = [*(f"{key}={','.join(texts)}" for key, texts in SPACE.items()), WARMUP]
-        grid = search(folder / "grid", "hydra.sweeper.sampler=grid", *values)
+        grid = search(folder / "grid", *values, sweeper="grid")
         pruned = search(
             folder / "asha", "hydra.sweeper.sampler=random", "hydra.sweeper.pruner=asha", *values
         )
@@ -151,13 +151,15 @@ def tpe(trials: Size = 40, seeds: Size = 5, kills: int = 3) -> str:
     return f"{table(f'{trials} trials on Titanic, {EPOCHS} epochs, rungs at {RUNGS} epochs', lines)}\n\n{text}"
 
 
-def search(folder: Path, *overrides: str, kills: int = 0, seconds: float = 0.0) -> Search:
+def search(
+    folder: Path, *overrides: str, sweeper: str = "search", kills: int = 0, seconds: float = 0.0
+) -> Search:
     """Runs a search; one that takes `seconds` is killed `kills` times on the way."""
     command = [
         sys.executable,
         str(SCRIPT),
         "-m",
-        "hydra/sweeper=search",
+        f"hydra/sweeper={sweeper}",
         "hydra/launcher=basic",
         *SETTINGS,
         *overrides,
@@ -180,9 +182,8 @@ def search(folder: Path, *overrides: str, kills: int = 0, seconds: float = 0.0) 
 def repeated(folder: Path, row: dict[str, str], seeds: int, *overrides: str) -> list[float]:
     """The objective of a trial with seeds from 1 on."""
     fixed = [f"{key}={value}" for key, value in row.items() if "." in key]
-    again = search(
-        folder, "hydra.sweeper.sampler=grid", *fixed, *overrides, f"seed=range(1,{seeds + 1})"
-    )
+    more_seeds = f"seed=range(1,{seeds + 1})"
+    again = search(folder, *fixed, *overrides, more_seeds, sweeper="grid")
     return [float(row["valid/loss"]) for row in again.rows]
 
 
@@ -201,7 +202,7 @@ def simulate(
     curves: dict[tuple[str, ...], list[tuple[int, float]]], seed: int
 ) -> Sequence[FrozenTrial]:
     """The trials of ASHA in a random order, by the evaluation after each epoch."""
-    halving = SuccessiveHalving(RUNGS, 3, sign=1, num_brackets=1)
+    halving = SuccessiveHalving(RUNGS, 3, sign=1)
     points = [*curves]
     order = np.random.default_rng(seed).permutation(len(points))
     trials: list[FrozenTrial] = []
@@ -214,7 +215,7 @@ def simulate(
             return trials
         else:
             number = len(trials)
-            budget = halving.rungs_of(number)[0]
+            budget = halving.rungs[0]
             trials.append(create_trial(state=TrialState.RUNNING))
         trial = _trained(trials[number], budget, curves[points[order[number]]])
         trial.number = number

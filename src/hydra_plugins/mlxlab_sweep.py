@@ -18,7 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from mlxlab.sweep.settings import GridSettings, PairedSettings, ProcessSettings, SearchSettings
+from mlxlab.sweep.settings import GridSettings, ProcessSettings, SearchSettings
 
 
 class MlxlabSearchPath(SearchPathPlugin):
@@ -107,18 +107,6 @@ class SearchSweeper(SetUp, Sweeper):
         from mlxlab.sweep.search import run_search
 
         end_sweep(run_search(self.app, self.settings))
-
-
-class PairedSweeper(SetUp, Sweeper):
-    """Trains the runs of the trial whose question is in the folder of the sweep."""
-
-    def __init__(self, **settings: Unpack[PairedSettings]) -> None:
-        self.settings = settings
-
-    def sweep(self, arguments: list[str]) -> None:
-        from mlxlab.sweep.trial.pairs import run_trial
-
-        end_sweep(run_trial(self.app, self.settings["seconds"]))
 
 
 class ProcessLauncher(Launcher):

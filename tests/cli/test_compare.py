@@ -92,7 +92,7 @@ def test_the_folder_option_of_a_cross_validation_is_a_method(tmp_path, capsys):
     assert "(gain +0.0500, 95 % interval +0.0500 to +0.0500, p 0, 2 pairs)" in out
     make_run(tmp_path / "cv_b" / "wine-3c4d" / "seed-0-fold-0", 0, 0.8, 0, 2)
     err = compare(tmp_path, *methods, baseline="a", code=66, capsys=capsys).err
-    assert err.startswith(f"b={tmp_path}/cv_b: holds 2 cross-validations")
+    assert err.startswith(f"b={tmp_path}/cv_b: expected a run folder")
 
 
 def test_the_value_of_a_run_is_that_of_any_metric_of_its_best_evaluation(tmp_path):
@@ -107,11 +107,11 @@ def test_the_value_of_a_run_is_that_of_any_metric_of_its_best_evaluation(tmp_pat
 
 def test_a_significant_gain_is_told_from_chance(methods, capsys):
     args = [f"{name}={methods}/{name}" for name in ("alone", "better", "same")]
-    out = compare(methods, *args, "relative_to=alone", capsys=capsys).out
+    out = compare(methods, *args, capsys=capsys).out
     assert "- better against alone, valid/accuracy: 0.0515 higher, which is better (gain +" in out
     assert out.count("significant gain") == 4  # in a sentence and in the table, of two methods
     assert out.count("no significant gain") == 2
-    typed = f"{' '.join(args)} relative_to=alone baseline=alone out={methods}/out"
+    typed = f"{' '.join(args)} baseline=alone out={methods}/out"
     assert f"\n    mlxlab compare {typed}\n" in out
     heading, table = out.split("valid/accuracy of the last evaluation of each run:")
     assert "| method" not in heading
@@ -194,7 +194,6 @@ def test_the_first_method_is_the_baseline_unless_another_is_named(methods, capsy
         ("seed=3", 66, "seed=3: no such folder; expected a run folder"),
         ("", 2, "two or more methods, each as NAME=FOLDER; got alone="),
         ("better", 2, "better: expected NAME=FOLDER"),
-        ("better={0}/better relative_to=beter", 2, "better"),
         ("better={0}/better metric=valid/f1", 2, "there is valid/accuracy"),
         ("better={0}/better metric=valid/acuracy", 2, "there is valid/accuracy, valid/loss"),
         ("better={0}/better metric=valid/loss", 65, "got valid/accuracy"),
@@ -263,7 +262,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     assert "this model: Better than majority class. Improvement over majority class +0." in table
     assert ">Better than majority class<" in (tmp_path / "table.html").read_text()
     row = next(row for row in table_rows(comparison) if row[0] == "distilled")
-    assert row[-5:] == ["100", "89.9 %", "40.0 %", "50", "3"]
+    assert row[-3:] == ["100", "50", "3"]
     assert (tmp_path / "comparison.html").read_text().count("<svg") == 2
 
 
@@ -279,7 +278,6 @@ def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tm
     assert [row[0] for row in table[1:]] == ["ridge", "this model", "mean"], "the best one first"
     assert table[2][2] == "61.500"
     assert "valid/rmse: lower is better" in " ".join(text.split())
-    assert "Mean rmse of the best checkpoints: 61.5000" in " ".join(text.split())
     write_result(folder, {"loss": 1.0}, task="language_modelling")
     with pytest.raises(WriteError, match="expected a run on labelled data"):
         crossvalidation.write_tables({crossvalidation.MODEL: [folder]}, tmp_path, "the command")

@@ -32,10 +32,6 @@ COMMANDS = {  # command line, where {F} is the run folder and {OUT} a new path
     "train rerun": ["train", "rerun={F}", "trainer.max_steps=1"],
     "train teachers": ["train", "trainer=distill", "trainer.teachers=[{F}]", *SHORT, *NARROW],
     "train init_from": ["train", "model.init_from={F}", *SHORT],
-    "trial": [
-        *("trial", "baseline={F}", "trainer.learning_rate=1e-4", "budget=1steps", "seeds=2"),
-        *("folder={OUT}", "hydra/launcher=basic"),
-    ],
     "reproduce": ["reproduce", "{F}", "out={OUT}"],
     "verify": ["verify", "{F}"],
     "compare": ["compare", "a={F}", "b={F}", "baseline=a", "out={OUT}"],
@@ -53,7 +49,7 @@ COMMANDS = {  # command line, where {F} is the run folder and {OUT} a new path
 }
 # Commands whose folder holds no run, or that only pass overrides to train.
 OTHERS = {
-    *("crossvalidate", "doctor", "kernels", "launch", "lr_find", "schema", "ui"),
+    *("crossvalidate", "doctor", "kernels", "launch", "schema", "ui"),
     *("migrate", "registry"),
     "example_losses",  # It reads Parquet files of a folder.
 }

@@ -15,14 +15,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mlxlab.sweep.trial.record import write_record
 from mlxlab.tracking.mlflow.address import Address
 from support.fault_injection.fuzz_server import serve
 from support.fault_injection.mutations import mutate_file
 from support.forks import fork
 from support.new_stores import create_database
 from support.processes import environment
-from support.trial_records import look, make_record
 
 SETTINGS = """model.num_layers=1 model.hidden_size=8 model.num_heads=1 model.intermediate_size=8
 data.batch_size=64 data.prefetch=0 trainer.eval_every=2 checkpointing.every_steps=2
@@ -54,7 +52,6 @@ TARGETS = [  # (folder that is copied, command, file in it)
     ("titanic", "resume", f"{NEWEST}/optimizer.safetensors"),
     ("titanic", "compare", "run/run.json"),
     ("titanic", "report", "run/run.json"),
-    ("trial", "report", "run/trial.json"),
     ("titanic", "sync", "run/journal.jsonl"),
     ("titanic", "sync", "run/run.json"),
     ("text", "generate", "run/inference/config.yaml"),
@@ -141,9 +138,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
             longer = {"argv": [*order["argv"], f"trainer.max_steps={steps}"]}
             code, _, output = workplace.run(order | longer)
             assert code == 0, output
-    for name in ("cwd", "run"):
-        (folder / "trial" / name).mkdir(parents=True)
-    write_record(folder / "trial" / "run", make_record(looks=[look(0.0, -0.5, 0.5)]))
     yield workplace
     server.close()
 

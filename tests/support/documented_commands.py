@@ -90,7 +90,6 @@ INSTALLED = {
     r"pip install -e (\./\w+)": r"pip install -q --no-deps --no-build-isolation --target=installed \1"
 }
 EPOCH = {r"^((?:scripts/train\.py|mlxlab (?:launch|crossvalidate)) .*)": r"\1 trainer.epochs=1"}
-THREE_PAIRS = {r"(mlxlab trial .*)$": r"\1 max_seeds=3 # exit code 0, 10, 11"}
 PAGES = {
     "docs/explanation/measurements": Page(
         assumed=("tinyshakespeare.txt", "books.jsonl"),
@@ -147,21 +146,12 @@ PAGES = {
     "docs/how_to/tracking": Page(
         assumed=("outputs/alone", "outputs/distilled", "sweep"),
     ),
-    "docs/how_to/trial": Page(
-        replaced={
-            r"budget=\d+steps": "budget=4steps",
-            "schedule=linear": "schedule=linear trainer.schedule.warmup=1",
-            **THREE_PAIRS,
-        },
-    ),
     "docs/how_to/training/conversations": Page(assumed=("conversations.jsonl", "model.gguf")),
     "docs/how_to/training/language_models": Page(
         assumed=("corpus", "books.jsonl", "conversations.jsonl", "model.gguf")
     ),
     "docs/how_to/training/learning_rate": Page(
         replaced={
-            "lr_find experiment=titanic": "lr_find experiment=titanic steps=10",
-            " steps=50": " steps=10",
             "sweep=learning_rate": "sweep=learning_rate trainer.learning_rate=1e-3 seed=0,1 trainer.epochs=1",
         },
     ),

@@ -23,7 +23,6 @@ SETTINGS: dict[str, Any] = {
     "sampler": "random",
     "trials": None,
     "seed": 0,
-    "objectives": None,
     "startup_trials": 2,
     "params": {},
     "pruner": "none",
@@ -58,9 +57,8 @@ class FunctionJobs:
 
     stop_signal = 0
 
-    def __init__(self, run: Run, objectives: list[str]) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
-        self.objectives = objectives
         self.started: deque[Job] = deque()
 
     @property
@@ -82,8 +80,7 @@ class FunctionJobs:
         if isinstance(values, str):
             error = UserError(values)
         else:
-            names = [name.partition("/")[2] for name in self.objectives]
-            write_result(job.folder, dict(zip(names, values, strict=True)), steps=budget or LENGTH)
+            write_result(job.folder, {"loss": values[0]}, steps=budget or LENGTH)
             if budget is not None:
                 error = RunPruned("paused", values[0])
         end_job(job.folder, error, None if isinstance(values, str) else values[0])
@@ -98,9 +95,10 @@ def _budget(overrides: list[str]) -> int | None:
     return int(found[1]) if found else None
 
 
-def new_search(folder: Path, space: list[str], run: Run, **settings: object) -> Search:
-    """A search of a space; `run` stands for its trials."""
-    chosen = {**SETTINGS, **settings}
+def run_search(folder: Path, space: list[str], run: Run, **settings: object) -> list[Trial]:
+    """The trials of a search of a space that ran to its end; `run` stands for its trials."""
+    folder.mkdir(exist_ok=True)
+    chosen: Any = {**SETTINGS, **settings}
     trainer = {"max_steps": LENGTH, "epochs": None, "eval_every": 1}
     overrides = OverridesParser.create().parse_overrides(space)
     config = {"objective": "valid/loss", "trainer": trainer}
@@ -111,15 +109,9 @@ def new_search(folder: Path, space: list[str], run: Run, **settings: object) -> 
         overrides={each.get_key_element(): each for each in overrides},
     )
     app.compose = lambda texts, number: Job(number, texts, app.config, folder / str(number))
-    jobs = FunctionJobs(run, chosen["objectives"] or ["valid/loss"])
+    jobs = FunctionJobs(run)
     app.run_jobs = lambda next_job, end_job, **options: run_jobs(jobs, next_job, end_job) or 0
-    return Search(app, chosen)
-
-
-def run_search(folder: Path, space: list[str], run: Run, **settings: object) -> list[Trial]:
-    """The trials of a search that ran to its end."""
-    folder.mkdir(exist_ok=True)
-    search = new_search(folder, space, run, **settings)
-    search.study = Study(folder, search.space, search.objectives)
+    search = Search(app, chosen)
+    search.study = Study(folder, search.space, "valid/loss")
     search.run()
     return [facts_of(trial) for trial in search.study.trials()]

@@ -27,11 +27,11 @@ def loss(point: Point, budget: int, again: bool = False) -> list[float] | str:
 
 
 @pytest.mark.parametrize(
-    ("pruner", "sampler"),
-    [("asha", "random"), ("hyperband", "random"), ("asha", "tpe"), ("median", "random")],
+    "sampler",
+    ["random", "tpe"],
 )
-def test_a_search_that_is_interrupted_at_any_instant_has_the_same_rungs(tmp_path, pruner, sampler):
-    settings = {"pruner": pruner, "sampler": sampler, "trials": 12, "min_budget": 3}
+def test_a_search_that_is_interrupted_at_any_instant_has_the_same_rungs(tmp_path, sampler):
+    settings = {"pruner": "asha", "sampler": sampler, "trials": 12, "min_budget": 3}
     whole = run_search(tmp_path / "whole", SPACE, loss, **settings)
     draw = random.Random(0)
 
@@ -48,11 +48,6 @@ def test_a_search_that_is_interrupted_at_any_instant_has_the_same_rungs(tmp_path
             continue
     assert trials == whole
     assert {trial.state for trial in whole} == {"COMPLETE", "PAUSED", "FAIL"}
-
-
-@pytest.mark.parametrize(("pruner", "factor"), [("asha", 3), ("hyperband", 3), ("median", 2)])
-def test_a_pruner_promotes_its_share(pruner, factor):
-    assert read(pruner, reduction_factor=3).halving.factor == factor
 
 
 def test_a_third_of_each_rung_is_promoted_and_the_best_trial_ends(tmp_path):
@@ -95,7 +90,7 @@ def finished(number: int, value: float, rungs: dict) -> FrozenTrial:
 
 
 def test_the_highest_rung_is_promoted_first_and_of_equal_trials_the_earlier():
-    asha = SuccessiveHalving([1, 3, 9], 2, sign=-1, num_brackets=1)
+    asha = SuccessiveHalving([1, 3, 9], 2, sign=-1)
     low = [paused(0, 0.5), paused(1, 0.7), paused(2, 0.7), paused(3, 0.1)]
     assert asha.promotion(low, is_last=False) == (1, 3)
     high = [*low[:2], paused(2, 0.7, 0.8), paused(3, 0.9, 0.75)]
@@ -104,7 +99,7 @@ def test_the_highest_rung_is_promoted_first_and_of_equal_trials_the_earlier():
 
 
 def test_a_search_with_too_few_trials_for_its_rungs_still_trains_one_to_the_end():
-    asha = SuccessiveHalving([1, 3], 3, sign=1, num_brackets=1)
+    asha = SuccessiveHalving([1, 3], 3, sign=1)
     trials = [paused(0, 0.5), paused(1, 0.4)]
     assert asha.promotion(trials, is_last=False) is None
     assert asha.promotion(trials, is_last=True) == (1, 3)
@@ -115,24 +110,17 @@ def test_a_search_with_too_few_trials_for_its_rungs_still_trains_one_to_the_end(
 
 
 def test_a_run_that_ends_before_a_rung_counts_in_it():
-    asha = SuccessiveHalving([1, 3], 2, sign=1, num_brackets=1)
+    asha = SuccessiveHalving([1, 3], 2, sign=1)
     other = paused(1, 0.5, 0.4)
     assert asha.promotion([finished(0, 0.2, {}), other], is_last=False) is None
     assert asha.promotion([paused(0, 0.6, 0.6), other], is_last=False) == (1, None)
 
 
-def test_hyperband_distributes_trials_by_the_shares_of_its_brackets():
-    hyperband = SuccessiveHalving([1, 3, 9], 3, sign=1, num_brackets=4)
-    counts = Counter(hyperband.first_budget(number) for number in range(4900))
-    for budget, share in {1: 27, 3: 12, 9: 6, None: 4}.items():  # Li et al. 2018, table 1, R = 27
-        assert counts[budget] == pytest.approx(100 * share, rel=0.1)
-
-
-def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **changes: object):
+def read(*, trainer: dict | None = None, space=(X,), **changes: object):
     lengths = {"max_steps": None, "epochs": 27, "eval_every": None, **(trainer or {})}
     config = OmegaConf.create({"trainer": lengths})
-    settings = {**SETTINGS, "pruner": pruner, **changes}
-    return read_pruning(settings, config, list(space), ["valid/loss"])
+    settings = {**SETTINGS, "pruner": "asha", **changes}
+    return read_pruning(settings, config, list(space), "valid/loss")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +136,7 @@ def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **cha
 )
 def test_rungs_are_the_length_of_a_run_divided_by_powers_of_the_factor(changes, budgets, unit):
     pruning = read(**changes)
-    assert (pruning.halving.brackets, pruning.unit) == ([[*budgets, None]], unit)
+    assert (pruning.halving.rungs, pruning.unit) == ([*budgets, None], unit)
     is_auto = changes.get("trainer", {}).get("epochs") == "auto"
     assert pruning.overrides == (("trainer.epochs=5",) if is_auto else ())
 

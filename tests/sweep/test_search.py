@@ -38,10 +38,10 @@ def final_states(finished):
 
 
 def test_a_failed_trial_is_listed_with_its_reason_and_the_others_run(line, job):
-    job.faults = {0: DataError("rows.csv:3:5: a number was expected"), 2: math.nan}
+    job.faults = {0: DataError("rows.csv:3:5: a number was expected"), 1: 0.1, 2: math.nan}
     space = ["model.dropout=0,0.1,0.2", "objective=valid/accuracy"]
-    grid = [*SEARCH, "hydra.sweeper.sampler=grid", *space]
-    assert line(*grid) == 1
+    search = [*SEARCH, "hydra.sweeper.sampler=random", *space]
+    assert line(*search) == 1
     reasons = ["rows.csv:3:5: a number was expected", "", "valid/accuracy is nan"]
     assert [job.reason for job in read_sweep(line.project / "s").jobs] == reasons
     assert "| rows.csv:3:5: a number was expected" in line.out
@@ -49,7 +49,7 @@ def test_a_failed_trial_is_listed_with_its_reason_and_the_others_run(line, job):
     assert f"mlxlab train rerun={line.project}/s/1\n" in line.out
     assert "1 finished, 2 failed" in line.out
     assert "1 finished, 2 failed" in (line.project / "s" / "report.html").read_text()
-    assert line(*grid) == 1  # nothing is missing: a failure is a result
+    assert line(*search) == 1  # nothing is missing: a failure is a result
     assert [name for name, *_ in job.seen] == ["0", "1", "2"]
 
 
@@ -115,12 +115,8 @@ def test_another_search_in_the_same_folder_is_refused_by_name(line, job, other, 
         ("hydra.sweeper.trails=3 seed=0,1", "did you mean hydra.sweeper.trials?"),
         ("model.dropout=interval(0,2)", "model.dropout=2.0: expected a number >= 0 and < 1"),
         ("seed=3", "nothing to search"),
-        ("hydra.sweeper.sampler=cma seed=0,1", "expected one of tpe, nsga, random, grid"),
-        ("hydra.sweeper.pruner=hyper seed=0,1", "expected one of none, median, asha, hyperband"),
-        (
-            "hydra.sweeper.pruner=asha hydra.sweeper.objectives=[valid/loss,valid/f1] seed=0,1",
-            "hydra.sweeper.pruner=asha: expected one objective by sampler=tpe, random or grid",
-        ),
+        ("hydra.sweeper.sampler=cma seed=0,1", "expected one of tpe, random"),
+        ("hydra.sweeper.pruner=hyper seed=0,1", "expected one of none, asha"),
     ],
 )
 def test_an_invalid_search_is_refused_before_anything_is_made(line, job, args, message):
@@ -133,8 +129,8 @@ SHORT = ["trainer.eval_every=2", "checkpointing.every_steps=null"]
 
 def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
     short = tiny_overrides(*SHORT, "trainer.max_steps=4", "model.dropout=0.1")
-    grid = ["seed=0,1", "hydra.sweeper.sampler=grid", "hydra.sweeper.reduction_factor=2"]
-    search = ["-m", "hydra/sweeper=search", "hydra/launcher=basic", *grid, *short]
+    seeds = ["seed=0,1", "hydra.sweeper.sampler=random", "hydra.sweeper.reduction_factor=2"]
+    search = ["-m", "hydra/sweeper=search", "hydra/launcher=basic", *seeds, *short]
     asha = run_here(*search, "hydra.sweeper.pruner=asha", f"hydra.sweep.dir={tmp_path}/asha")
     assert asha.returncode == 0, asha.stderr
     assert asha.stderr.count(": starts, ") == 2

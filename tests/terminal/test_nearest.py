@@ -8,7 +8,7 @@ from mlxlab.terminal.nearest import key_suggestion, nearest, no_such_folder
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("trian", "train"), ("trail", "trial"), ("tria", "trial"), ("evalaute", "evaluate")],
+    [("trian", "train"), ("reprot", "report"), ("repor", "report"), ("evalaute", "evaluate")],
 )
 def test_a_command_with_swapped_letters_is_recognized(typed, meant):
     assert nearest(typed, subcommands()) == meant

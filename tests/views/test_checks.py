@@ -191,8 +191,8 @@ def test_a_lower_error_is_better_and_without_baselines_nothing_is_known():
 
 def test_a_mean_is_worse_than_a_baseline_only_by_an_interval():
     baselines = {"majority": 0.6, "tfidf": 0.83}
-    chance = judge_mean("accuracy", 0.82, baselines)
+    chance = judge_mean("accuracy", 0.82, baselines, {})
     assert (chance.verdict, chance.is_bad) == ("unclear", False)
     assert phrase("compared", chance) == "Not better than tfidf"
     assert judge_mean("accuracy", 0.82, baselines, {"tfidf": (-0.02, -0.001)}).verdict == "worse"
-    assert judge_mean("accuracy", 0.6, baselines).verdict == "learned nothing"
+    assert judge_mean("accuracy", 0.6, baselines, {}).verdict == "learned nothing"

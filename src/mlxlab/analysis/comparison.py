@@ -14,7 +14,6 @@ import numpy as np
 from mlxlab.errors import DataError
 from mlxlab.schema.metric_names import sign_of
 from mlxlab.stats.paired import PairedDifference, paired_t_test, shared_rows_of, standard_error
-from mlxlab.terminal.wording import one_of
 
 Evaluation = Literal["last", "best"]  # the evaluation of a run whose metrics are compared
 _OVER_SEEDS = "paired t-test over seeds"
@@ -27,13 +26,11 @@ class Subject:
 
     Attributes:
         trained: the model and the data; several if the methods differ in them.
-        facts: task, data and model, where they are equal in all methods.
         differs: by config key the value of each method; null if fewer than two methods have runs.
         baselines: of the data, in the metric of the comparison.
     """
 
     trained: str = ""
-    facts: dict[str, str] = field(default_factory=dict)
     differs: dict[str, dict[str, str]] | None = None
     baselines: dict[str, float] = field(default_factory=dict)
 
@@ -71,7 +68,6 @@ class Comparison:
         judged: the method that is judged by the baselines of the data.
         test: name of the statistical test.
         methods: the best one first.
-        whole: the method whose result and size are 100 %.
         warnings: of the runs.
         notes: on how the values came about.
     """
@@ -83,7 +79,6 @@ class Comparison:
     evaluation: Evaluation
     methods: list[MethodResults]
     subject: Subject
-    whole: str | None = None
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     command: str = ""
@@ -106,13 +101,9 @@ def compare(
 ) -> Comparison:
     """Compares every method with the reference `against`; lower losses and errors are better.
 
-    Raises:
-        ValueError: no method is called `against`, or two have the same name.
-        DataError: the runs are of cross-validations with different numbers of folds.
+    Raises DataError if the runs are of cross-validations with different numbers of folds.
     """
-    by_name = {method.name: method for method in methods}
-    if against not in by_name or len(by_name) < len(methods):
-        raise ValueError(f"against={against}: expected {one_of(by_name)}, each once")
+    reference = next(method for method in methods if method.name == against)
     folds = sorted(set[int]().union(*(method.folds for method in methods)))
     if len(folds) > 1:
         raise DataError(
@@ -127,7 +118,7 @@ def compare(
     for method in methods:
         gain = None
         if method.name != against:
-            gain = _gain(metric, method, by_name[against], shared_rows)
+            gain = _gain(metric, method, reference, shared_rows)
         numbers = np.array([*method.values.values()], float)
         mean = math.nan
         if len(numbers):

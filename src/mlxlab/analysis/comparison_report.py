@@ -108,9 +108,8 @@ class ComparisonView:
 
     def _row(self, method: MethodResults) -> dict[str, str]:
         comparison = self.comparison
-        metric = comparison.metric
         row = {"method": method.name, "runs": str(len(method.values))}
-        row |= {metric: _number(method.mean), "std. error": _number(method.error)}
+        row |= {comparison.metric: _number(method.mean), "std. error": _number(method.error)}
         row |= {f"improvement over {comparison.against}": "", "95 % interval": "", "p": ""}
         row["verdict"] = "the reference"
         gain = method.gain
@@ -121,10 +120,6 @@ class ComparisonView:
                 row["95 % interval"] = " to ".join(map(signed, gain.interval))
                 row["p"] = f"{gain.p:.2g}"
         row["parameters"] = _number(method.parameters, _whole)
-        if comparison.whole is not None:
-            whole = comparison.method(comparison.whole)
-            row[f"{metric}, % of {whole.name}"] = _share(method.mean, whole.mean)
-            row[f"parameters, % of {whole.name}"] = _share(method.parameters, whole.parameters)
         row["tokens/s"] = _number(method.speed, _whole)
         return row | {"steps": _number(method.steps, _whole)}
 
@@ -186,12 +181,6 @@ def _number(value: float | None, written: Callable[[float], str] = number) -> st
 
 def _whole(value: float) -> str:
     return f"{value:,.0f}"
-
-
-def _share(value: float | None, whole: float | None) -> str:
-    if value is None or not whole:
-        return ""
-    return _number(value / whole, percent)
 
 
 def repetition_check(count: int, noun: str) -> Check:

@@ -17,24 +17,23 @@ from mlxlab.record.run_file import FILE
 from mlxlab.schema.dotted_keys import walk
 from mlxlab.terminal.nearest import no_such_folder
 from mlxlab.terminal.wording import one_line
-from mlxlab.views.render import phrase, run_facts
+from mlxlab.views.render import phrase
 from mlxlab.views.run_view import RunView
 from mlxlab.views.verdict import baseline_values
 
 ACCURACY = "valid/accuracy"
 FOLDS = "seed-*-fold-*"  # run folders of a cross-validation
-WITHOUT_EFFECT = (  # keys that do not change the results of a run
+_OF_NO_METHOD = (
     *("name", "tags", "tracking", "cloud", "signals", "checkpointing"),
     *("resume", "resume_policy", "rerun", "trust_folder"),
+    *("seed", "data.fold", "data.folds", "backend", "hydra"),
 )
-_OF_NO_METHOD = (*WITHOUT_EFFECT, "seed", "data.fold", "data.folds", "backend", "hydra")
-_FACTS = ("Task", "Data", "Model")  # facts on the card of a run
 
 
 def find_runs(path: Path) -> list[Path]:
     """The run folder itself, or all run folders in a folder, as sweeps leave them, or in that of a cross-validation.
 
-    Raises InputNotFoundError without any, or for the folders of several cross-validations; NotAllowedError for links.
+    Raises InputNotFoundError without any; NotAllowedError for links.
     """
     refuse_links(path)
     if (path / FILE).is_file():
@@ -46,11 +45,6 @@ def find_runs(path: Path) -> list[Path]:
     folders = sorted({file.parents[1] for file in path.glob(f"*/{FOLDS}/{FILE}")})
     if len(folders) == 1:
         return find_runs(folders[0])
-    if folders:
-        names = one_line(", ".join(folder.name for folder in folders), 200)
-        raise InputNotFoundError(
-            f"{path}: holds {len(folders)} cross-validations, expected the folder of one: {names}"
-        )
     if path.exists():
         raise InputNotFoundError(f"{path}: expected {expected}")
     raise InputNotFoundError(no_such_folder(path, expected))
@@ -171,12 +165,10 @@ def compare_folders(
     return compare(metric, results, baseline, evaluation, subject)
 
 
-def comparison_folder(
-    folders: Mapping[str, Sequence[Path]], comparison: Comparison, relative_to: str | None
-) -> Path:
+def comparison_folder(folders: Mapping[str, Sequence[Path]], comparison: Comparison) -> Path:
     """The folder of a comparison: another one for other runs or settings, the same when it is repeated."""
     paths = {name: [str(path.absolute()) for path in paths] for name, paths in folders.items()}
-    settings = [comparison.against, comparison.metric, comparison.evaluation, relative_to]
+    settings = [comparison.against, comparison.metric, comparison.evaluation]
     return output_folder(Path("outputs/comparisons"), "-vs-".join(folders), [paths, settings])
 
 
@@ -185,16 +177,9 @@ def subject_of(
 ) -> Subject:
     """The subject of methods, by the runs of each."""
     first_runs = [runs[0] for runs in methods.values()]
-    known = [run_facts(run) for run in first_runs]
-    facts = {}
-    for name in _FACTS:
-        texts = {each.get(name, "") for each in known}
-        if len(texts) == 1 and texts != {""}:
-            facts[name] = known[0][name]
     answers = dict.fromkeys(phrase("answer", run) for run in first_runs)
     return Subject(
         trained=one_line("; ".join(answers), 200),
-        facts=facts,
         differs=_differences(methods) if len(methods) > 1 else None,
         baselines=mean_baselines(baseline_runs, metric),
     )

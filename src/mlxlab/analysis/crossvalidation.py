@@ -1,13 +1,11 @@
 """Cross-validation: compares methods on the folds of every seed, of which each has a run folder."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from statistics import fmean
 
 from mlxlab.analysis.comparison import Comparison, MethodResults, compare
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
@@ -21,8 +19,6 @@ MODEL = "this model"
 TEACHER = "teacher"
 STUDENT_ALONE = "student alone"
 _OVERLAP = "scores on repeated rows are too optimistic; data.on_overlap=drop leaves them out"
-# A number, unless it belongs to a name.
-_NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")
 
 
 def plan_folds(folder: Path, folds: int, seeds: int) -> list[Path]:
@@ -64,13 +60,10 @@ def _compare_baselines(runs: Mapping[str, Sequence[RunView]], command: str) -> C
         replace(method_results(method, each, metric), speed=None) for method, each in runs.items()
     ]
     table = compare(metric, [*baselines, *methods], MODEL, subject=subject)
-    reached = [result.metrics[name] for result in results.values()]
-    best = fmean(math.nan if each is None else each for each in reached)
     notes = [
         f"{len(model)} runs: a seed shuffles the folds and initialises the weights.",
         "The standard error is over the runs, which share rows.",
         "The model is evaluated at its last step, so the validation fold selects nothing.",
-        f"Mean {name} of the best checkpoints: {best:.4f}.",
     ]
     warnings = fold_warnings([*chain.from_iterable(runs.values())])
     return replace(table, judged=MODEL, warnings=warnings, notes=notes, command=command)
@@ -93,7 +86,7 @@ def _compare_students(runs: Mapping[str, Sequence[RunView]], command: str) -> Co
     methods = [method_results(name, each, metric) for name, each in named.items()]
     subject = subject_of(named, metric, runs[STUDENT_ALONE])
     comparison = compare(metric, methods, STUDENT_ALONE, subject=subject)
-    return replace(comparison, judged="distilled", whole=TEACHER, command=command)
+    return replace(comparison, judged="distilled", command=command)
 
 
 def fold_warnings(runs: Sequence[RunView]) -> list[str]:
@@ -101,10 +94,7 @@ def fold_warnings(runs: Sequence[RunView]) -> list[str]:
     counts = Counter[str]()
     texts = dict[str, str]()
     for run in runs:
-        known = dict[str, str]()
-        for line in _warnings(run):
-            key = _NUMBER.sub("#", line.replace(str(run.folder.absolute()), ""))
-            known.setdefault(key, one_line(line, 300))
+        known = {re.sub(r"\d+", "#", line): one_line(line, 300) for line in _warnings(run)}
         counts.update(known.keys())
         texts = known | texts
     return [f"{texts[key]} ({count} of {len(runs)} runs)" for key, count in counts.items()]

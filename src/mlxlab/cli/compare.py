@@ -34,7 +34,6 @@ def compare(
     *methods: str,
     baseline: str | None = None,
     metric: str | None = None,
-    relative_to: str | None = None,
     evaluation: Evaluation = "last",
     out: Path | None = None,
     json: bool = False,
@@ -45,7 +44,6 @@ def compare(
         baseline: the method that the others are compared with; null is the first one.
         metric: of the evaluations; losses, errors, perplexity and bits per byte are better when lower. null is
             valid/accuracy, of runs without one their objective.
-        relative_to: the method whose result is 100 %, a teacher for example.
         evaluation: the last one of a run, or its best one by its objective, which the validation rows have chosen: the
             one whose weights evaluate and predict use.
         out: folder for comparison.html, .md, .json; null is one below outputs/comparisons, named by the methods
@@ -55,14 +53,13 @@ def compare(
     folders = _folders(methods)
     if baseline is None:
         baseline = next(iter(folders))
-    for key, value in (("baseline", baseline), ("relative_to", relative_to)):
-        if value is not None and value not in folders:
-            near = did_you_mean(nearest(value, folders))
-            raise ConfigError(f"{key}={value}: expected {one_of(folders)}{near}")
+    if baseline not in folders:
+        near = did_you_mean(nearest(baseline, folders))
+        raise ConfigError(f"baseline={baseline}: expected {one_of(folders)}{near}")
 
     comparison = compare_folders(folders, metric, baseline, evaluation)
-    comparison = replace(comparison, whole=relative_to, command=program.command_line())
-    out = out or comparison_folder(folders, comparison, relative_to)
+    comparison = replace(comparison, command=program.command_line())
+    out = out or comparison_folder(folders, comparison)
     write_report(comparison, out, "comparison")
     report = f"report: {program.display_path(out / 'comparison.html')}"
     if json:

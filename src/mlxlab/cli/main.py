@@ -26,7 +26,7 @@ FIRST = {
     "doctor": "check the installation",
 }
 TOPICS = {
-    "Train": ("train", "launch", "lr_find", "crossvalidate", "trial", "info"),
+    "Train": ("train", "launch", "crossvalidate", "info"),
     "Use a trained model": ("evaluate", "predict", "generate", "embed", "export"),
     "Look back": ("runs", "report", "compare", "registry", "ui"),
     "Check": ("doctor", "kernels", "verify", "reproduce", "schema"),

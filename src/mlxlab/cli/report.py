@@ -1,4 +1,4 @@
-"""Writes the report of a run, sweep or trial as one HTML file.
+"""Writes the report of a run or sweep as one HTML file.
 
     mlxlab report FOLDER [out=FOLDER] [metric=...] [--open]
 
@@ -31,7 +31,7 @@ def report(
     """Writes a report.
 
     Args:
-        folder: of a run, a sweep or a trial.
+        folder: of a run or a sweep.
         out: the folder for the report; null is its own.
         metric: of the best evaluation of each run of a sweep; null is the objective of the sweep.
         open: opens it in the browser.
@@ -50,21 +50,12 @@ def _write(folder: Path, out: Path, metric: str | None) -> tuple[Path, list[str]
     from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
     from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
     from mlxlab.past_runs.collect_record import write_run_report
-    from mlxlab.sweep.trial.record import FILE as TRIAL
-    from mlxlab.sweep.trial.record import read_record
-    from mlxlab.sweep.trial.view import trial_page
-    from mlxlab.views.pages import REPORT, write_page
+    from mlxlab.views.pages import REPORT
 
     if not folder.is_dir():
-        raise InputNotFoundError(
-            f"{folder}: not found; expected the folder of a run, sweep or trial"
-        )
-    is_run = (folder / FILE).exists()
-    is_trial = (folder / TRIAL).exists()
-    if metric is not None or not (is_run or is_trial):
+        raise InputNotFoundError(f"{folder}: not found; expected the folder of a run or sweep")
+    if metric is not None or not (folder / FILE).exists():
         sweep = write_sweep_report(read_sweep(folder, metric), out)
         return sweep.page, sweep.verdict
     out.mkdir(parents=True, exist_ok=True)
-    if is_run:
-        return write_run_report(folder, out / REPORT), []
-    return write_page(out / REPORT, trial_page(read_record(folder), folder)), []
+    return write_run_report(folder, out / REPORT), []

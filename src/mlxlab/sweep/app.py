@@ -95,7 +95,7 @@ class SweepApp:
             yield
 
     @contextmanager
-    def run(self) -> Iterator[list[ParentRun]]:
+    def run(self) -> Iterator[None]:
         """Keeps the command, and opens the run of the sweep that its jobs are children of."""
         write_sweep_start(self.folder, self.start)
         OmegaConf.save(self.config, self.folder / "multirun.yaml")
@@ -103,7 +103,7 @@ class SweepApp:
         for parent in parents:
             parent.open(self.config)
         try:
-            yield parents
+            yield
         finally:
             for parent in parents:
                 parent.close(self.config, self.exit_code)
@@ -118,10 +118,10 @@ class SweepApp:
             overrides = (f"{TRUST}=true", *overrides)
         return f"mlxlab train {shlex.join([f'sweep.resume={self.folder}', *overrides])}"
 
-    def report(self, *, is_unfinished: bool, by_value: bool = False) -> None:
+    def report(self, *, is_unfinished: bool) -> None:
         """Prints the table of the jobs, and how those that are missing are run."""
         sweep = read_sweep(self.folder)
-        terminal.show(f"\n{describe_jobs(sweep, by_value=by_value)}; {self.folder}")
+        terminal.show(f"\n{describe_jobs(sweep)}; {self.folder}")
         if is_unfinished:
             print(f"continue: {self.continuation()}", flush=True)
 

@@ -12,7 +12,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.terminal.wording import one_line
 
-_GRID_SWEEPERS = ("BasicSweeper", "GridSweeper", "PairedSweeper")
+_GRID_SWEEPERS = ("BasicSweeper", "GridSweeper")
 
 
 def sweep_overrides(sweep: DictConfig) -> dict[str, Override]:
@@ -46,10 +46,8 @@ def jobs_to_check(sweep: DictConfig) -> list[list[str]]:
     from mlxlab.sweep import search_space  # It imports Optuna, which takes 0.5 s.
 
     fixed, domains = search_space.split_space(overrides.values())
-    points = search_space.probes(domains)
-    if sweeper.get("sampler") == "grid":
-        points = search_space.grid_points(domains)
-    return [[*fixed, *search_space.override_texts(point)] for point in points]
+    probes = search_space.probes(domains)
+    return [[*fixed, *search_space.override_texts(point)] for point in probes]
 
 
 def expand(overrides: dict[str, Override]) -> list[list[str]]:

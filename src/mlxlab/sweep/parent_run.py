@@ -54,8 +54,7 @@ class ParentRun(Callback):
         tracker = instantiate(node, folder=folder, project=project_root())
         task = as_typed(config.hydra.overrides.task)
         is_of_job = OmegaConf.is_interpolation(config, "name")  # such as "${hydra:job.num}"
-        kind = "trial" if config.hydra.runtime.choices["hydra/sweeper"] == "paired" else "sweep"
-        name = (None if is_of_job else config.get("name")) or f"{kind} {folder.name}"
+        name = (None if is_of_job else config.get("name")) or f"sweep {folder.name}"
         tags = {OVERRIDES: shlex.join(task)}
         is_continued = (folder / JOURNAL).is_file() and (folder / SWEEP).is_file()
         tracker.start({"overrides": task}, tags, resumed=is_continued, name=name)

@@ -1,12 +1,9 @@
 """Decides which trials of a search stop early, and which of them continue.
 
-Asynchronous successive halving (ASHA, Li et al. 2020), Hyperband over its brackets, and `median`: of each rung the better
-half continues. Optuna's own pruners end a trial for good; here one pauses at its rung, and the best continue from their
-checkpoints.
+Asynchronous successive halving (ASHA, Li et al. 2020). Optuna's own pruners end a trial for good; here one pauses at its
+rung, and the best continue from their checkpoints.
 """
 
-import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,8 +23,6 @@ from mlxlab.training.stop_rule import Unit
 LENGTHS: dict[Unit, str] = {"steps": "trainer.max_steps", "epochs": "trainer.epochs"}
 _NUM_RUNGS = 3  # below the end of a run, where no smallest budget is set
 
-Rungs = list[int | None]  # budgets in ascending order; the last is None, the end of the run
-
 
 class Promotion(NamedTuple):
     """A paused trial that continues, and the budget at which it pauses again; None: at the end of its run."""
@@ -46,28 +41,15 @@ class SuccessiveHalving:
         budgets: of the rungs below the end of the run, ascending.
         factor: one trial in as many is promoted.
         sign: 1 if the objective is minimised, else -1.
-        num_brackets: bracket k skips the first k rungs; 1 is ASHA. Of several, a trial is in any with the share that
-            Hyperband (Li et al. 2018) gives it.
+
+    Attributes:
+        rungs: budgets in ascending order; the last is None, the end of the run.
     """
 
-    def __init__(
-        self, budgets: Sequence[int] = (), factor: int = 3, sign: int = 1, num_brackets: int = 1
-    ) -> None:
+    def __init__(self, budgets: Sequence[int] = (), factor: int = 3, sign: int = 1) -> None:
+        self.rungs: list[int | None] = [*budgets, None]
         self.factor = factor
         self.sign = sign
-        self.brackets: list[Rungs] = [[*budgets[start:], None] for start in range(num_brackets)]
-        self._shares = []
-        for rungs in self.brackets:
-            largest = len(self.brackets[0]) * factor ** (len(rungs) - 1)
-            self._shares.append(math.ceil(largest / len(rungs)))
-
-    def rungs_of(self, number: int) -> Rungs:
-        """The budgets of a trial, ascending."""
-        return random.Random(number).choices(self.brackets, self._shares)[0]
-
-    def first_budget(self, number: int) -> int | None:
-        """The budget at which a trial pauses first; None if it never does."""
-        return self.rungs_of(number)[0]
 
     def promotion(self, trials: Sequence[FrozenTrial], *, is_last: bool) -> Promotion | None:
         """The next paused trial to continue; `is_last` if no trial runs and none will be added."""
@@ -79,24 +61,22 @@ class SuccessiveHalving:
 
     def _next(self, trials: Sequence[FrozenTrial], factor: int) -> Promotion | None:
         """The best paused trial among one in `factor` of the highest rung that has one."""
-        for rungs in self.brackets:
-            members = [trial for trial in trials if self.rungs_of(trial.number) is rungs]
-            for budget, next_budget in reversed(list(pairwise(rungs))):
-                ranking = self._ranking(members, budget)
-                for trial in ranking[: len(ranking) // factor]:
-                    if is_paused(trial) and budget_of(trial) == budget:
-                        return Promotion(trial.number, next_budget)
+        for budget, next_budget in reversed(list(pairwise(self.rungs))):
+            ranking = self._ranking(trials, budget)
+            for trial in ranking[: len(ranking) // factor]:
+                if is_paused(trial) and budget_of(trial) == budget:
+                    return Promotion(trial.number, next_budget)
         return None
 
-    def _ranking(self, members: list[FrozenTrial], budget: int | None) -> list[FrozenTrial]:
+    def _ranking(self, trials: Sequence[FrozenTrial], budget: int | None) -> list[FrozenTrial]:
         """The trials that reached a rung, the best first; of equal ones the earlier."""
         costs = {}
-        for trial in members:
+        for trial in trials:
             if budget in trial.intermediate_values:
                 costs[trial.number] = self.sign * trial.intermediate_values[budget]
             elif trial.state == TrialState.COMPLETE:  # A run may end before the rung.
                 costs[trial.number] = self.sign * trial.values[0]
-        reached = [trial for trial in members if trial.number in costs]
+        reached = [trial for trial in trials if trial.number in costs]
         return sorted(reached, key=lambda trial: costs[trial.number])
 
 
@@ -116,23 +96,18 @@ class Pruning:
 
 
 def read_pruning(
-    settings: SearchSettings, config: DictConfig, space: list[Domain], objectives: list[str]
+    settings: SearchSettings, config: DictConfig, space: list[Domain], objective: str
 ) -> Pruning:
     """The pruner of a search; raises ConfigError for settings that do not fit it or its config."""
-    name = settings["pruner"]
-    if name == "none":
+    if settings["pruner"] == "none":
         return Pruning()
-    if len(objectives) > 1 or settings["sampler"] == "nsga":
-        got = f"{len(objectives)} by sampler={settings['sampler']}"
-        expected = "expected one objective by sampler=tpe, random or grid"
-        raise ConfigError(f"hydra.sweeper.pruner={name}: {expected}; got {got}")
     searched = [domain.key for domain in space]
     has_steps = config.trainer.max_steps is not None or LENGTHS["steps"] in searched
     unit: Unit = "steps" if has_steps else "epochs"
     key = LENGTHS[unit]
     length = OmegaConf.select(config, key)
     if key in searched or length is None:
-        budget = f"the budget of hydra.sweeper.pruner={name}, which cannot be searched"
+        budget = "the budget of hydra.sweeper.pruner, which cannot be searched"
         raise ConfigError(f"{key}: expected one value, since it is {budget}")
     overrides: tuple[str, ...] = ()
     if length == "auto":
@@ -141,12 +116,7 @@ def read_pruning(
     factor = settings["reduction_factor"]
     between = config.trainer.eval_every if unit == "steps" else None
     budgets = _budgets(settings["min_budget"], length, factor, between)
-    halving = SuccessiveHalving(
-        budgets,
-        factor=2 if name == "median" else factor,
-        sign=-sign_of(objectives[0]),
-        num_brackets=len(budgets) + 1 if name == "hyperband" else 1,
-    )
+    halving = SuccessiveHalving(budgets, factor, sign=-sign_of(objective))
     return Pruning(halving, unit, overrides)
 
 

@@ -10,31 +10,21 @@ import math
 import shlex
 import warnings
 from collections import deque
-from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.samplers import (
-    BaseSampler,
-    BruteForceSampler,
-    NSGAIISampler,
-    RandomSampler,
-    TPESampler,
-)
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.samplers import BaseSampler, BruteForceSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
 from mlxlab import terminal
-from mlxlab.errors import DataError, WriteError
+from mlxlab.errors import WriteError
 from mlxlab.record.attempts import JobRecord, read_jobs
-from mlxlab.record.run_file import FILE, read_run
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.jobs import Job, JobResult, describe, record_of
 from mlxlab.sweep.pruning import read_pruning
 from mlxlab.sweep.search_space import (
     Domain,
     distributions,
-    grid_points,
     num_points,
     override_texts,
     split_space,
@@ -44,10 +34,7 @@ from mlxlab.sweep.study import Study, budget_of, is_paused, is_unfinished
 from mlxlab.training.stop_rule import VARIABLE, StopRule
 
 _DEFAULT_TRIALS = 20
-_POPULATION_SIZE = 10
 _NUM_TRIES = 10  # draws of one trial, until one has a new point
-
-_MAX_NAMED = 20
 _PAUSED = "paused: saved at a rung and not promoted; a larger hydra.sweeper.trials may continue the best of them"
 _MAY_CHANGE = ("trials", "params")  # Other settings are those of one search.
 
@@ -68,7 +55,7 @@ def run_search(app: SweepApp, settings: SearchSettings) -> int:
     search = Search(app, settings)
     try:
         with app.open(search.described):
-            search.study = Study(app.folder, search.space, search.objectives)
+            search.study = Study(app.folder, search.space, app.objective)
             with app.run():
                 app.exit_code = search.run()
                 search.report()
@@ -91,8 +78,7 @@ class Search:
         self.app = app
         self.settings = settings
         overrides, self.space = split_space(app.overrides.values())
-        self.objectives = [str(each) for each in settings["objectives"] or ()] or [app.objective]
-        self.pruning = read_pruning(settings, app.config, self.space, self.objectives)
+        self.pruning = read_pruning(settings, app.config, self.space, app.objective)
         self.overrides = [*overrides, *self.pruning.overrides]
         self.num_trials = num_trials(settings, self.space)
         self.described = {domain.key: domain.text for domain in self.space}
@@ -127,32 +113,32 @@ class Search:
         if len(trials) >= self.num_trials:
             return None
         proposed = propose(self.settings, self.space, self.study)
-        self.study.add(proposed, self.pruning.halving.first_budget(len(trials)))
+        self.study.add(proposed, self.pruning.halving.rungs[0])
         return self._start(len(trials))
 
     def end_job(self, result: JobResult) -> None:
         number = result.job.number
         self.running.remove(number)
-        self._keep(result.record, result.job.folder)
+        self._keep(result.record)
         logger.info(f"trial {number}: {describe(result)}")
 
     def report(self) -> None:
-        """Prints the table of trials, and the best ones with the commands that repeat them."""
+        """Prints the table of trials, and the best one with the command that repeats it."""
         app = self.app
-        app.report(is_unfinished=app.exit_code > 128, by_value=True)
-        for trial in self.study.best_trials()[:_MAX_NAMED]:
-            pairs = zip(self.objectives, trial.values, strict=True)
-            values = ", ".join(f"{name} {value:.6g}" for name, value in pairs)
-            again = shlex.join([f"rerun={app.folder / str(trial.number)}"])
-            terminal.show(f"best: trial {trial.number}, {values}\n    mlxlab train {again}")
+        app.report(is_unfinished=app.exit_code > 128)
+        best = self.study.best_trial()
+        if best is not None:
+            again = shlex.join([f"rerun={app.folder / str(best.number)}"])
+            value = f"{app.objective} {best.value:.6g}"
+            terminal.show(f"best: trial {best.number}, {value}\n    mlxlab train {again}")
         if any(map(is_paused, self.study.trials())):
             terminal.show(_PAUSED)
 
     def _settle(self) -> None:
         """Keeps what ended before an earlier process was killed; the other trials run again."""
         ended = {
-            (record.job.number, record.job.budget): (record, folder)
-            for folder, record in read_jobs(self.app.folder).items()
+            (record.job.number, record.job.budget): record
+            for record in read_jobs(self.app.folder).values()
             if record.ended
         }
         for trial in self.study.trials():
@@ -160,7 +146,7 @@ class Search:
                 continue
             attempt = (trial.number, budget_of(trial))
             if attempt in ended:
-                self._keep(*ended[attempt])
+                self._keep(ended[attempt])
             else:
                 self._interrupted.append(trial.number)
 
@@ -184,7 +170,7 @@ class Search:
         rule = StopRule(unit=self.pruning.unit, pause_at=budget)
         return [f"++hydra.job.env_set.{VARIABLE}='{json.dumps(rule)}'"]
 
-    def _keep(self, record: JobRecord, folder: Path) -> None:
+    def _keep(self, record: JobRecord) -> None:
         """Tells the study what came of a job; one that a signal stopped has no result yet."""
         job = record.job
         if record.state == "failed":
@@ -194,27 +180,14 @@ class Search:
         elif record.state == "paused" and job.budget is not None:
             self.study.pause(job.number, job.budget, record.value)
         else:
-            self.study.finish(job.number, self._values(record, folder))
-
-    def _values(self, record: JobRecord, folder: Path) -> list[float]:
-        """The objectives of the best evaluation of a run; DataError if it lacks one."""
-        if record.value is not None and self.objectives == [record.objective]:
-            return [record.value]
-        metrics = read_run(folder).evaluation.keyed_metrics("valid")
-        values = []
-        for name in self.objectives:
-            value = metrics.get(name)
-            if value is None:
-                raise DataError(f"{folder / FILE}: no value of {name}; it has {', '.join(metrics)}")
-            values.append(value)
-        return values
+            self.study.finish(job.number, record.value)
 
 
 def num_trials(settings: SearchSettings, space: list[Domain]) -> int:
     """The number of trials of the whole study, no more than there are points."""
     size = num_points(space)
     trials: float = settings["trials"] or _DEFAULT_TRIALS
-    if settings["trials"] is None and settings["sampler"] in ("grid", "random") and size < math.inf:
+    if settings["trials"] is None and settings["sampler"] == "random" and size < math.inf:
         trials = size
     return int(min(trials, size))
 
@@ -222,10 +195,6 @@ def num_trials(settings: SearchSettings, space: list[Domain]) -> int:
 def propose(settings: SearchSettings, space: list[Domain], study: Study) -> FrozenTrial:
     """The trial that follows those of a study, with another point than any of them."""
     seen = study.trials_as_seen()
-    if settings["sampler"] == "grid":
-        params = next(islice(grid_points(space), len(seen), None))
-        known = distributions(space)
-        return create_trial(state=TrialState.RUNNING, params=params, distributions=known)
     points = [trial.params for trial in seen]
     seeds = np.random.SeedSequence([settings["seed"], len(seen)]).generate_state(_NUM_TRIES)
     samplers = [_new_sampler(settings, int(seed)) for seed in seeds]
@@ -234,7 +203,7 @@ def propose(settings: SearchSettings, space: list[Domain], study: Study) -> Froz
             warnings.simplefilter("ignore")  # Optuna calls it experimental.
             samplers.append(BruteForceSampler(seed=int(seeds[0])))  # It draws a point that is left.
     for sampler in samplers:
-        view = optuna.create_study(directions=study.directions, sampler=sampler)
+        view = optuna.create_study(direction=study.direction, sampler=sampler)
         view.add_trials(seen)
         view.ask(distributions(space))
         proposed = view.get_trials(deepcopy=False)[-1]
@@ -246,8 +215,6 @@ def propose(settings: SearchSettings, space: list[Domain], study: Study) -> Froz
 def _new_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
     if settings["sampler"] == "random":
         return RandomSampler(seed=seed)
-    if settings["sampler"] == "nsga":
-        return NSGAIISampler(seed=seed, population_size=_POPULATION_SIZE)
     # The liar lets a trial that runs count as a bad one, so that the next is not the same.
     return TPESampler(
         seed=seed,

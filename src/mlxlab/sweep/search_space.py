@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import islice, product
+from itertools import islice
 from typing import Any, TypeAlias
 
 from hydra.core.override_parser.types import (
@@ -23,7 +23,6 @@ from optuna.distributions import (
 )
 
 from mlxlab.errors import ConfigError
-from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.terminal.wording import one_line
 
 _MAX_VALUES = 10_000
@@ -101,21 +100,6 @@ def num_points(domains: list[Domain]) -> float:
     """The number of points; infinite if a key has too many values."""
     sizes = [math.inf if domain.values is None else len(domain.values) for domain in domains]
     return math.prod(sizes)
-
-
-def grid_points(domains: list[Domain]) -> Iterator[Point]:
-    """All points; the values of the last key change fastest. ConfigError if they are too many."""
-    keys = [domain.key for domain in domains]
-    values = []
-    for domain in domains:
-        if domain.values is None:
-            expected = "expected values, choice(...) or range(...)"
-            raise ConfigError(f"hydra.sweeper.sampler=grid: {domain.key}: {expected}")
-        values.append(domain.values)
-    if num_points(domains) > MAX_JOBS:
-        raise ConfigError(f"hydra.sweeper.sampler=grid: expected at most {MAX_JOBS:,} points")
-    for point in product(*values):
-        yield dict(zip(keys, point, strict=True))
 
 
 def probes(domains: list[Domain]) -> Iterator[Point]:

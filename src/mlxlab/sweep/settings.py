@@ -3,11 +3,10 @@
 from typing import Annotated, Literal, TypedDict
 
 from mlxlab.schema.constraints import Count, Ge, Lt, NonNegative, Positive, Size
-from mlxlab.schema.metric_names import Metric
 
 Params = dict[str, str | int | float | bool]
-SamplerName = Literal["tpe", "nsga", "random", "grid"]
-PrunerName = Literal["none", "median", "asha", "hyperband"]
+SamplerName = Literal["tpe", "random"]
+PrunerName = Literal["none", "asha"]
 
 
 class GridSettings(TypedDict):
@@ -26,40 +25,26 @@ class SearchSettings(TypedDict):
     """The settings of `hydra/sweeper=search`.
 
     Args:
-        sampler: tpe (Bergstra et al. 2011), nsga (NSGA-II, Deb et al. 2002; for several objectives), random, or grid:
-            every combination.
-        trials: of the whole study, at most one for each point of the space; null is all of them for grid, and for
-            random where they are finite, otherwise 20.
+        sampler: tpe (Bergstra et al. 2011) or random.
+        trials: of the whole study, at most one for each point of the space; null is all of them for random where they
+            are finite, otherwise 20.
         seed: of the sampler; that of each trial is the key `seed`.
-        objectives: metrics of the best evaluation, each minimised or maximised; null is the `objective` of the config.
         startup_trials: of tpe: random trials before the first that is modelled.
         params: search space of a config file: override by key, `trainer.learning_rate: interval(1e-5,1e-3)`.
-        pruner: which trials stop early: none, median, asha (Li et al. 2020) or hyperband (Li et al. 2018).
+        pruner: which trials stop early: none, or those of asha (Li et al. 2020).
         min_budget: of the first rung, in steps if trainer.max_steps is set, else in epochs; null is the length of a run /
             reduction_factor^3, or that of the first evaluation.
-        reduction_factor: a rung has this many times the budget of the one below; one trial in as many is promoted (by
-            median one in two).
+        reduction_factor: a rung has this many times the budget of the one below; one trial in as many is promoted.
     """
 
     sampler: SamplerName
     trials: Size | None
     seed: Annotated[int, Ge(0), Lt(2**32)]
-    objectives: list[Metric] | None
     startup_trials: Count
     params: Params
     pruner: PrunerName
     min_budget: Size | None
     reduction_factor: Annotated[int, Ge(2)]
-
-
-class PairedSettings(TypedDict):
-    """The settings of `hydra/sweeper=paired`.
-
-    Args:
-        seconds: after which no further pair starts; null is no limit.
-    """
-
-    seconds: NonNegative | None
 
 
 class ProcessSettings(TypedDict):

@@ -5,7 +5,7 @@ One process at a time writes it: the lock of the sweep's folder sees to that. Ea
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
@@ -54,11 +54,9 @@ class Study:
         DataError: the file is not the journal of such a search, or was damaged.
     """
 
-    def __init__(self, folder: Path, space: list[Domain], objectives: list[str]) -> None:
+    def __init__(self, folder: Path, space: list[Domain], objective: str) -> None:
         self.path = folder / STUDY
-        self.directions = [
-            "minimize" if lower_is_better(name) else "maximize" for name in objectives
-        ]
+        self.direction = "minimize" if lower_is_better(objective) else "maximize"
         self._distributions = distributions(space)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         _repair(self.path)
@@ -69,11 +67,11 @@ class Study:
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=_NAME,
-                directions=self.directions,
+                direction=self.direction,
                 load_if_exists=True,
             )
             self._id = self._storage.get_study_id_from_name(_NAME)
-            if [each.name.lower() for each in self._study.directions] != self.directions:
+            if self._study.direction.name.lower() != self.direction:
                 raise ValueError
 
     @contextmanager
@@ -100,10 +98,11 @@ class Study:
         """The trials as samplers see them: those that are paused are pruned."""
         return [_as_pruned(trial) if is_paused(trial) else trial for trial in self.trials()]
 
-    def best_trials(self) -> list[FrozenTrial]:
-        """The first trial with the best value; with several objectives those that no other one is as good as."""
-        first = {tuple(each.values): each for each in reversed(self._study.best_trials)}
-        return sorted(first.values(), key=lambda trial: trial.number)
+    def best_trial(self) -> FrozenTrial | None:
+        """The first trial with the best value; None if no trial has one."""
+        with suppress(ValueError):
+            return self._study.best_trial
+        return None
 
     def add(self, proposed: FrozenTrial, budget: int | None) -> None:
         """Adds a trial with the point of a proposal."""
@@ -124,8 +123,8 @@ class Study:
         """A trial has reached its budget with this objective."""
         self._storage.set_trial_intermediate_value(self._trial_id(number), budget, value)
 
-    def finish(self, number: int, values: Sequence[float]) -> None:
-        self._study.tell(number, values)
+    def finish(self, number: int, value: float) -> None:
+        self._study.tell(number, value)
 
     def fail(self, number: int) -> None:
         self._study.tell(number, state=TrialState.FAIL)

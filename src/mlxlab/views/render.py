@@ -10,7 +10,6 @@ from markupsafe import Markup
 from mlxlab.schema.metric_names import plain_key
 from mlxlab.terminal.wording import counted, percent
 from mlxlab.views import commands, escape, numbers, plots, run_tables
-from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table
 
 FOLDER = Path(__file__).with_name("templates")
@@ -32,16 +31,6 @@ def phrase(name: str, subject: object) -> str:
 def sentence(text: str, values: dict[str, object]) -> str:
     """A template of one sentence or two as plain text."""
     return _compiled(text).render(values).strip()
-
-
-def run_facts(view: RunView) -> dict[str, str]:
-    """What was trained, by name."""
-    facts = {}
-    for name in ("Task", "Data", "Model", "Training"):
-        text = phrase(name.lower(), view)
-        if text:
-            facts[name] = text
-    return facts
 
 
 @cache

@@ -73,14 +73,14 @@ def judge_mean(
     metric: str,
     value: float,
     baselines: Mapping[str, float],
-    gains: Mapping[str, Interval] | None = None,
+    gains: Mapping[str, Interval],
 ) -> Judgement:
     """Compares a mean over runs with those of baselines; without an interval a lower one may be chance.
 
     Args:
         gains: the known intervals of the differences.
     """
-    judgement = judge_value(metric, value, baselines, gains or {})
+    judgement = judge_value(metric, value, baselines, gains)
     if judgement.verdict == "worse" and judgement.gain_interval is None:
         return replace(judgement, verdict="unclear")
     return judgement

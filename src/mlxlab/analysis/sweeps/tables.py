@@ -12,8 +12,6 @@ from mlxlab.views.escape import terminal
 from mlxlab.views.numbers import number
 from mlxlab.views.tables import Column, Table
 
-_MAX_LISTED = 100
-
 Row: TypeAlias = dict[str, str | float | None]
 
 
@@ -72,19 +70,14 @@ def count_jobs(sweep: Sweep) -> str:
     return f"{counted(len(sweep.jobs), 'job')}: {', '.join(counts) or 'none'}"
 
 
-def describe_jobs(sweep: Sweep, *, by_value: bool = False) -> str:
-    """A table of the jobs for a terminal, of many first those that did not finish, and how many came to what."""
-    jobs = list(sweep.jobs)
-    if by_value:
-        sign = 1 if sweep.minimised else -1
-        jobs.sort(key=lambda job: math.inf if job.value is None else sign * job.value)
-    elif len(jobs) > _MAX_LISTED:
-        jobs.sort(key=lambda job: job.state == "finished")
+def describe_jobs(sweep: Sweep) -> str:
+    """A table of the jobs for a terminal, and how many came to what."""
     lines: list[str] = []
-    if jobs:
-        lines = [as_table(job_rows(sweep, jobs[:_MAX_LISTED])).markdown(terminal)]
-    if len(jobs) > _MAX_LISTED:
-        lines.append(f"... and {len(jobs) - _MAX_LISTED} more")
+    if sweep.jobs:
+        table = as_table(job_rows(sweep, sweep.jobs))
+        lines.append(table.markdown(terminal))
+        if table.hidden:
+            lines.append(f"... and {table.hidden} more")
     return "\n".join([*lines, "", count_jobs(sweep)])
 
 

@@ -46,11 +46,6 @@ def resume_sweep(flags: Namespace) -> None:
     folder = Path(os.path.abspath(os.path.expanduser(value)))
     refuse_links(folder)
     start = read_sweep_start(folder)
-    if start["sweeper"] == "paired":
-        from mlxlab.sweep.trial.record import read_record
-
-        command = read_record(folder).command
-        raise ConfigError(f"{folder}: a trial; its own command continues it: {command}")
     stored = start["overrides"]
     typed = [text for text in flags.overrides if override_name(text) not in (KEY, TRUST)]
     changes = [text for text in typed if text not in stored]
