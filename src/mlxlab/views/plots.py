@@ -142,6 +142,7 @@ class RowPlot:
     title: str
     x_label: str
     rows: Sequence[Row]
+    x_range: Interval | None = None
     guide: float | None = None
 
     @cached_property
@@ -151,7 +152,7 @@ class RowPlot:
             values.append(self.guide)
         for row in self.rows:
             values += [bounded(value) for value in row.values]
-        return axis(values)
+        return axis(values, self.x_range)
 
     @property
     def bottom(self) -> int:

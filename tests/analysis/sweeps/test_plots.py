@@ -1,9 +1,12 @@
-"""The plot of a sweep: the best configuration on top."""
+"""The plots of a sweep: the best configuration on top, and the importance of each key."""
+
+from dataclasses import replace
 
 import pytest
 
 from mlxlab.analysis.sweeps.sweep_jobs import Sweep, SweepJob
 from mlxlab.analysis.sweeps.sweep_report import view_sweep
+from mlxlab.stats.importance import Importance
 
 
 def ranked(num_seeds):
@@ -33,3 +36,10 @@ def test_one_seed_has_no_interval():
     plot = ranked(num_seeds=1).ranking_plot
     assert {(row.mean, row.span) for row in plot.rows} == {(None, None)}
     assert plot.title == "Configurations: a dot per seed"
+
+
+def test_an_importance_is_a_line_from_0_with_its_share():
+    importance = Importance({"a.rate": 0.75, "b": 0.25}, 0.9, "")
+    plot = replace(ranked(num_seeds=1), importance=importance).importance_plot
+    assert [row.name for row in plot.rows] == ["a.rate: 75 %", "b: 25 %"]
+    assert [row.span for row in plot.rows] == [(0.0, 0.75), (0.0, 0.25)]

@@ -20,9 +20,10 @@ from mlxlab.files.atomic import write_atomic
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Interval, SplitResult
 from mlxlab.schema.metric_names import better_direction
+from mlxlab.stats.importance import Importance, measure_importance
 from mlxlab.stats.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking, rank
 from mlxlab.stats.ranking import as_table as as_array
-from mlxlab.terminal.wording import counted
+from mlxlab.terminal.wording import counted, percent
 from mlxlab.views.checks import Check
 from mlxlab.views.pages import Trust
 from mlxlab.views.plots import Row as PlotRow
@@ -73,6 +74,7 @@ class SweepView:
     sweep: Sweep
     configurations: Sequence[Configuration]
     ranking: Ranking
+    importance: Importance
     best: BestConfiguration | None = None
 
     min_seeds = MIN_SEEDS
@@ -165,16 +167,28 @@ class SweepView:
         x_label = f"{short_label(objective)} ({self.direction} is better)"
         return RowPlot(f"Configurations: {marks}", x_label, rows)
 
+    @property
+    def importance_plot(self) -> RowPlot:
+        rows = []
+        for key, share in self.importance.shares.items():
+            name = f"{short_label(key)}: {percent(share, 0)}"
+            rows.append(PlotRow(name, [share], span=(0.0, share)))
+        x_label = "share of the importance of all hyperparameters"
+        return RowPlot("Hyperparameter importance", x_label, rows, x_range=(0.0, 1.0))
+
 
 def view_sweep(sweep: Sweep) -> SweepView:
     """Ranks the configurations of a sweep, and judges the best one."""
     configurations = group_configurations(sweep)
     results = as_array([each.results for each in configurations])
     ranking = rank(results, minimised=sweep.minimised, shared_rows=sweep.test_ratio)
+    means = {entry.index: entry.mean for entry in ranking.entries}
+    points = [each.point for each in configurations]
+    importance = measure_importance(points, [means[index] for index in range(len(means))])
     best = None
     if ranking.entries:
         best = read_best(configurations[ranking.entries[0].index])
-    return SweepView(sweep, configurations, ranking, best)
+    return SweepView(sweep, configurations, ranking, importance, best)
 
 
 def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
