@@ -75,14 +75,12 @@ def predictions(folder, frame, form):
             inputs.to_json(path, orient="records", lines=True, date_format="iso")
         case "parquet":
             inputs.to_parquet(path)
-        case "feather":
-            inputs.to_feather(path)
     output = folder / f"{form}_out.jsonl"
     assert predict([f"run={folder / 'run'}", f"input={path}", f"output={output}"]) == 0
     return [json.loads(line)["probability_late"] for line in output.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet", "feather", "frame", "dicts"])
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "frame", "dicts"])
 def test_the_same_rows_have_the_same_predictions(home, form):
     frame = with_gaps(new_rows(40, seed=1))
     expected = predictions(home, frame, "csv")

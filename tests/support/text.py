@@ -31,10 +31,6 @@ def write_texts(path, texts, column="text"):
         writer.writeheader()
         writer.writerows(rows)
         path.write_bytes(pack(name, file.getvalue().encode()))
-    elif name.endswith(".arrow"):
-        table = pyarrow.Table.from_pylist(rows)
-        with pyarrow.ipc.new_file(path, table.schema) as file:
-            file.write_table(table, max_chunksize=23)
     elif name.endswith(".json"):
         path.write_text(json.dumps(rows, indent=1))
     elif ".txt" in name:

@@ -84,10 +84,6 @@ def make(tmp_path, kind):
             path.write_text(json.dumps(ROWS, indent=1, ensure_ascii=False), newline="")
         case ".parquet":
             frame.to_parquet(path, row_group_size=37)
-        case ".arrow":
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            with pa.ipc.new_file(path, table.schema) as writer:
-                writer.write_table(table, max_chunksize=11)
         case "utf16.csv":
             write_csv(path, encoding="utf-16")
         case "bom.csv":
@@ -104,7 +100,7 @@ def make(tmp_path, kind):
     return open_source(str(path))
 
 
-KINDS = [".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".csv.gz", ".csv.bz2"]
+KINDS = [".csv", ".tsv", ".jsonl", ".json", ".parquet", ".csv.gz", ".csv.bz2"]
 KINDS += [".jsonl.xz", ".jsonl.zst", "utf16.csv", "bom.csv", "frame", "dicts", "datasets", "stream"]
 KINDS += ["utf16.csv", "bom.csv", "frame", "dicts", "datasets", "stream"]
 

@@ -1,6 +1,6 @@
-"""Parquet and Arrow files, and rows in memory, as sources."""
+"""Parquet files, and rows in memory, as sources."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -30,7 +30,6 @@ BATCH_BYTES = 2**20
 DENSE_RATIO = 10  # decoded / stored bytes; most texts have less
 DENSE_ROWS = 64  # most rows of a batch above that ratio: each may hold all decoded bytes
 DENSE_BYTES = 2**27
-ARROW_MAGIC = b"ARROW1"
 FAULTS = (pa.ArrowException, OSError, ValueError)
 
 
@@ -68,9 +67,15 @@ class ParquetFiles:
 
     def blocks(self, unit: int, start: Start, columns: Columns) -> Iterator[Block]:
         group = self.groups[unit]
+        row = 0
         with self.files.open(group.file) as file:
-            batches = self._batches(file, group, columns)
-            yield from _blocks(batches, start, self.location(unit, 1))
+            try:
+                for batch in self._batches(file, group, columns):
+                    if row >= start[1]:
+                        yield block_of((0, row), batch)
+                    row += len(batch)
+            except FAULTS as error:
+                raise DataError(f"{self.location(unit, 1)}: {first_line(error)}") from None
         self.files.check(group.file)
 
     def location(self, unit: int, number: int) -> str:
@@ -116,58 +121,6 @@ def _bytes_of(group: "parquet.RowGroupMetaData", columns: Sequence[str]) -> tupl
             decoded += chunk.total_uncompressed_size
             stored += chunk.total_compressed_size
     return decoded, stored
-
-
-def _blocks(batches: Iterable[pa.RecordBatch], start: Start, where: str) -> Iterator[Block]:
-    """The batches of a unit from one of them on; raises DataError if they cannot be decoded."""
-    row = 0
-    try:
-        for batch in batches:
-            for part in pa.Table.from_batches([batch]).to_batches(MAX_ROWS):
-                if row >= start[1]:
-                    yield block_of((0, row), part)
-                row += len(part)
-    except FAULTS as error:
-        raise DataError(f"{where}: {first_line(error)}") from None
-
-
-class ArrowFiles:
-    """A `Source` of Arrow IPC files and streams, memory-mapped: what precedes a block is not read."""
-
-    def __init__(self, files: Files) -> None:
-        self.files = files
-        self.name = files.name
-        self.units = len(files)
-        self.fingerprint = f"{files.fingerprint()}:arrow"
-
-    def columns(self) -> Sequence[str]:
-        return self._open(0).schema.names
-
-    def blocks(self, unit: int, start: Start, columns: Columns) -> Iterator[Block]:
-        reader = self._open(unit)
-        path = self.files.path(unit)
-        require_columns(columns or (), reader.schema.names, path)
-        batches = reader
-        if isinstance(reader, pa.RecordBatchFileReader):
-            batches = map(reader.get_batch, range(reader.num_record_batches))
-        yield from _blocks(batches, start, path)
-        self.files.check(unit)
-
-    def location(self, unit: int, number: int) -> str:
-        return f"{self.files.path(unit)}:row {number}"
-
-    def text_bytes(self, column: str) -> int | None:
-        return sum(self.files.sizes)
-
-    def _open(self, unit: int) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
-        path = self.files.path(unit)
-        with self.files.open(unit) as file:
-            is_file = file.read(len(ARROW_MAGIC)) == ARROW_MAGIC
-        try:
-            mapped = pa.memory_map(path)
-            return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
-        except FAULTS as error:
-            raise DataError(f"{path}:1: not Arrow IPC: {first_line(error)}") from None
 
 
 class TableRows:

@@ -17,7 +17,7 @@ from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.terminal.nearest import nearest_path
 
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
-FORMATS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".feather")
+FORMATS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 GLOB_CHARACTERS = "*?["
 HASHED_BYTES = 2**28  # If all files together are larger, they are sampled.
 SAMPLE = 2**16

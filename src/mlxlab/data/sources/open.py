@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from mlxlab.data.sources.arrow import ArrowFiles, ParquetFiles, TableRows
+from mlxlab.data.sources.arrow import ParquetFiles, TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.files import FORMATS, Files, find_files, is_glob, split_suffix
 from mlxlab.data.sources.hub import HuggingFaceRows, open_huggingface
@@ -117,8 +117,6 @@ def _open_files(files: Files, reading: Reading, errors: ErrorBudget) -> Source:
     match files.format:
         case ".parquet":
             return ParquetFiles(files)
-        case ".arrow" | ".feather":
-            return ArrowFiles(files)
         case ".csv":
             text_format = csv_format(reading.delimiter, reading.quoting)
         case ".tsv":

@@ -63,8 +63,8 @@ class TextOptions(TypedDict):
     """The keys that texts and conversations have in common; a document is a text or a conversation.
 
     Args:
-        source: a Hugging Face data set, or a file, folder or glob of .txt, .jsonl, .json, .csv, .tsv, .parquet or
-            .arrow (text files also .gz, .zst, .bz2, .xz).
+        source: a Hugging Face data set, or a file, folder or glob of .txt, .jsonl, .json, .csv, .tsv or
+            .parquet (text files also .gz, .zst, .bz2, .xz).
         valid_source: documents to validate on; null holds some of the others out.
         valid_fraction: fraction of the documents that is held out; of a small source at least one.
         max_valid_examples: maximum number of documents to validate on; they are kept in memory.
