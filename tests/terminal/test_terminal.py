@@ -38,14 +38,6 @@ def test_a_closed_stream_and_none_are_no_terminals(tmp_path):
     assert not terminal.is_terminal(None)
 
 
-def test_results_of_a_command_fit_a_narrow_terminal():
-    screen = run_in_terminal(["-m", "mlxlab", "info", "presets"], 40)
-    assert screen.code == 0
-    assert "\x1b[1mnano\x1b[0m" in screen.lines
-    assert "  transformer LM          3,622,528" in screen.lines
-    assert max(len(line) for line in screen.lines if "\x1b" not in line) <= 40
-
-
 def test_an_error_is_red_in_a_terminal():
     error = run_in_terminal(["-m", "mlxlab", "runs", "lsit"], 40)
     assert error.code == 2

@@ -1,11 +1,9 @@
-"""The terminal that a stream writes to: its width, whether it shows colours, and text that fits it."""
+"""The terminal that a stream writes to: its width, and whether it shows colours."""
 
 import os
 import shutil
 import sys
 from typing import Literal, TextIO
-
-from mlxlab.terminal.tables import fit_tables
 
 Style = Literal["bold", "red", "green", "yellow"]
 _CODES: dict[Style, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
@@ -38,8 +36,5 @@ def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
 
 
 def show(text: str) -> None:
-    """Prints results on standard output; on a terminal, tables that are too wide for it become lists."""
-    width = columns()
-    if width is not None:
-        text = fit_tables(text, width, lambda head: styled(head, "bold"))
+    """Prints results on standard output."""
     print(text, flush=True)

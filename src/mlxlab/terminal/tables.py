@@ -1,50 +1,7 @@
-"""Markdown tables, aligned for reading as text, and as lists where they are wider than the terminal."""
+"""Markdown tables, aligned for reading as text, and texts that hang behind their heads."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from collections.abc import Iterable, Sequence
 from textwrap import wrap
-
-_TABLE = re.compile(r"^\|.*\n\|(?:-+:?\|)+(?:\n\|.*)*", re.MULTILINE)
-
-
-def fit_tables(text: str, width: int, heading: Callable[[str], str] = str) -> str:
-    """The text, in which each table that is wider than `width` is a list.
-
-    The first cell of a row is the heading of the others, each of which has a line with the name of its column. Tables
-    are as `markdown_table` makes them: all lines are of equal length.
-    """
-
-    def fit(table: re.Match[str]) -> str:
-        lines = table[0].splitlines()
-        if len(lines[0]) <= width:
-            return table[0]
-        return "\n".join(_as_list(lines, width, heading))
-
-    return _TABLE.sub(fit, text)
-
-
-def _as_list(table: list[str], width: int, heading: Callable[[str], str]) -> Iterator[str]:
-    bars = [match.start() for match in re.finditer(r"\|", table[1])]  # A cell may contain others.
-    head, _, *rows = ([line[a + 1 : b].strip() for a, b in pairwise(bars)] for line in table)
-    if len(head) == 2:
-        column = _column([row[0] for row in [head, *rows]], width)
-        pairs = [hang(name, value, column, width) for name, value in [head, *rows]]
-        first, *lines = chain.from_iterable(pairs)
-        yield heading(first)
-        yield from lines
-        return
-    column = _column([f"  {name}" for name in head[1:]], width)
-    for title, *values in rows:
-        yield heading(title or "-")
-        for name, value in zip(head[1:], values, strict=True):
-            if value:
-                yield from hang(f"  {name}", value, column, width)
-
-
-def _column(names: list[str], width: int) -> int:
-    """Where values begin after their names; longer names get a line of their own."""
-    return min(max(map(len, names)) + 2, 2 * width // 3)
 
 
 def hang(head: str, text: str, column: int, width: int) -> list[str]:
