@@ -220,8 +220,7 @@ class TrainStateDict(TypedDict):
 class RunMetadata(TypedDict):
     """Metadata of the run in a checkpoint, to be resumed, verified and compared later.
 
-    Fingerprints and digests are hexadecimal. `config` is checked against the allowlist where it is used. `requested`
-    are the keys that the last resume set against what a growth schedule had made of the model or of the settings.
+    Fingerprints and digests are hexadecimal. `config` is checked against the allowlist where it is used.
     """
 
     config: dict[str, Any]
@@ -230,7 +229,6 @@ class RunMetadata(TypedDict):
     overrides: list[str]  # the last value typed for each key in the run so far
     # Listed in order, up to the one whose process saved the checkpoint.
     continued: NotRequired[list[Continuation]]
-    requested: list[str]
     versions: dict[str, str]  # package -> version
     data: str  # fingerprint
     held_out: str  # fingerprint of the validation examples
@@ -261,7 +259,6 @@ def empty_metadata() -> RunMetadata:
         config_hash="",
         choices={},
         overrides=[],
-        requested=[],
         versions={},
         data="",
         held_out="",

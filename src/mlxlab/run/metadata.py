@@ -40,13 +40,11 @@ def run_metadata(
     data = session.data
     plan = start.plan
     continued = []
-    requested = []
     initial_weights = {}
     if session.initial_weights is not None:
         initial_weights[session.initial_weights.source] = session.initial_weights.digest
     if resumed is not None and plan is not None:
         before = resumed.state["metadata"]
-        requested = [*plan.requested]
         continued = continuations(
             command, before, resumed.step, plan.before.node, start.changes, start.continues
         )
@@ -58,7 +56,6 @@ def run_metadata(
         "choices": command.choices,
         "overrides": command.overrides,
         "continued": continued,
-        "requested": requested,
         "versions": package_versions(),
         "data": data.fingerprint,
         "held_out": data.held_out,

@@ -147,7 +147,7 @@ def _retrain_between(
     resume_kernels(end.state["metadata"]["kernels"], cfg["backend"]["native"])
     plan = None
     if start is not None:
-        plan = _plan_again(start, end, cfg)
+        plan = _plan_again(start, cfg)
     begin = Start(
         cfg,
         plan,
@@ -162,18 +162,12 @@ def _retrain_between(
     return session.fit(state, [*callbacks, _StopAt(end.step)], checkpoint=start)
 
 
-def _plan_again(start: Checkpoint, end: Checkpoint, cfg: Config) -> Plan:
+def _plan_again(start: Checkpoint, cfg: Config) -> Plan:
     """The plan of the resume between two checkpoints, which may have changed the model."""
-    before = start.state["metadata"]
-    after = end.state["metadata"]
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     architecture = saved_architecture(start)
-    plan = Plan(policy, cfg, start, architecture, architecture, changes={})
-    if before["overrides"] != after["overrides"]:
-        plan = replace(plan, requested=after["requested"])
-    plan = policy.repeat(plan)
-    checkpoint = without_overridden_settings(start, cfg, plan.requested)
-    return replace(plan, checkpoint=checkpoint)
+    plan = policy.plan(Plan(policy, cfg, start, architecture, architecture, changes={}))
+    return replace(plan, checkpoint=without_overridden_settings(start, cfg))
 
 
 class _StopAt(Callback):

@@ -30,12 +30,6 @@ class Gather:
     scale: np.ndarray | None = None
     gradient_scale: np.ndarray | None = None
 
-    @property
-    def only_appends(self) -> bool:
-        """Whether the old entries stay where they are."""
-        old = np.flatnonzero(self.index >= 0)
-        return np.array_equal(self.index[old], old)
-
 
 @dataclass(frozen=True)
 class Source:
@@ -43,13 +37,6 @@ class Source:
 
     path: str
     gathers: tuple[Gather, ...] = ()
-
-    @property
-    def keeps_rows(self) -> bool:
-        """Whether the array begins with all rows of its source, as they were."""
-        return all(
-            each.axis == 0 and each.scale is None and each.only_appends for each in self.gathers
-        )
 
 
 Sources = dict[str, Source]  # new path -> source; arrays without one are new

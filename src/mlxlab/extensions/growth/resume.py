@@ -1,24 +1,19 @@
 """Resumes a run with a larger model, or with other adapters: plans the operations that lead there."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.config.hydra.job import cli_overrides, config_folders, group_choices
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import ConfigError
-from mlxlab.evaluation.parts.data import Config
 from mlxlab.extensions.growth.carry_over import CarriedOver, carry_over
 from mlxlab.extensions.growth.grow import CHANGES
 from mlxlab.models.build import Architecture, train_new_weights
 from mlxlab.models.layers import named_parameters
-from mlxlab.past_runs.changes import Changes, copy_key, differences, requested_keys
-from mlxlab.run.resume.policy import TOKENIZER, NewModel, Plan, admit_data, refuse_change
-from mlxlab.run.resume.start import SETTINGS
+from mlxlab.past_runs.changes import copy_key, differences
+from mlxlab.run.resume.policy import TOKENIZER, Plan, admit_data, refuse_change
 from mlxlab.schema.constraints import Probability
 from mlxlab.schema.dotted_keys import value_at
 from mlxlab.training.optim.optimizers import flatten_arrays
@@ -62,26 +57,19 @@ class GrowthPolicy:
 
     def plan(self, plan: Plan) -> Plan:
         refuse_change(plan.changes, TOKENIZER, "tokenizer")
-        requested = requested_against_growth(plan.cfg, plan.checkpoint)
-        return self.repeat(replace(plan, changes=plan.changes | requested, requested=[*requested]))
-
-    def repeat(self, plan: Plan) -> Plan:
         before = plan.before
-        new = plan.cfg["model"]
         saved = plan.checkpoint.state["metadata"]["config"]["model"]
-        requested = [key for key in plan.requested if key.startswith("model.")]
         node = changed_node(
-            before.node, train_new_weights(saved), train_new_weights(new), requested
+            before.node, train_new_weights(saved), train_new_weights(plan.cfg["model"])
         )
         operations, after = plan_growth(before, node)
         return replace(plan, operations=operations, after=after)
 
     def carry(
-        self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
+        self, plan: Plan, state: TrainState, data: DataModule
     ) -> tuple[Checkpoint, CarriedOver | None]:
         checkpoint = admit_data(plan.checkpoint, data, allow_change=self.allow_data_change)
-        weights = named_parameters(state.model)
-        if plan.before == plan.after and not _is_renamed(checkpoint.weights, weights):
+        if plan.before == plan.after:
             return checkpoint, None
 
         target = "trainer.optimizer._target_"
@@ -92,8 +80,7 @@ class GrowthPolicy:
         carried = carry_over(
             checkpoint,
             plan,
-            new_model,
-            weights,
+            named_parameters(state.model),
             flatten_arrays(state.optimizer.state),
             by_shape=self.optimizer_transfer == "shape",
         )
@@ -101,69 +88,10 @@ class GrowthPolicy:
         return carried.checkpoint, carried
 
 
-def _is_renamed(weights: Arrays, expected: Arrays) -> bool:
-    """Whether a checkpoint has other names for the arrays of the model."""
-    names = {*normalized_names(weights, expected).values()}
-    return weights.keys() != expected.keys() == names
-
-
-def requested_against_growth(cfg: Config, checkpoint: Checkpoint) -> Changes:
-    """Keys that were typed for the first time with the value of the config, where growth gave the run another one.
-
-    Keys that were typed for the run before, as where a command is run again, ask for nothing.
-
-    Returns:
-        key -> (value in the run, value in `cfg`).
-    """
-    metadata = checkpoint.state["metadata"]
-    choices = (metadata["choices"], group_choices())
-    typed = requested_keys(cli_overrides(), metadata["overrides"], choices, config_folders())
-    return {
-        key: values
-        for key, values in _grown_values(cfg, checkpoint).items()
-        if any(_is_in(key, name) or _is_in(name, key) for name in typed)
-    }
-
-
-def _is_in(key: str, node: str) -> bool:
-    return key == node or key.startswith(f"{node}.")
-
-
-def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
-    """Keys that are equal in both configs and differ in the run: key -> (value in the run, value in `cfg`)."""
-    saved = checkpoint.state["metadata"]["config"]
-    grown = {
-        key: value
-        for key, value in checkpoint.state["architecture"].items()
-        if key not in ("pretrained", "init_from")  # Only a start has them.
-    }
-    node = train_new_weights(cfg["model"])
-    before = {"model": train_new_weights(saved["model"])}
-    different = differences(grown, {key: node.get(key) for key in grown}, "model")
-    changes = {key: pair for key, pair in different.items() if value_at(before, key) == pair[1]}
-    settings = checkpoint.state["progress"].settings
-    for key, name in SETTINGS.items():
-        value = settings.batch_size if name == "resizes" else vars(settings)[name]
-        current = value_at(cfg, key)
-        if value not in (None, current) and value_at(saved, key) == current:
-            changes[key] = (value, current)
-    return changes
-
-
-def changed_node(
-    node: Node,
-    saved: Mapping[str, Any],
-    requested: Mapping[str, Any],
-    requested_keys: Iterable[str] = (),
-) -> Node:
-    """The `model` node of a checkpoint with the changes between two nodes of configs, and no others.
-
-    Args:
-        requested_keys: get the values of `requested` although both configs agree on them; a
-            growth schedule may have changed them in `node`.
-    """
+def changed_node(node: Node, saved: Mapping[str, Any], requested: Mapping[str, Any]) -> Node:
+    """The `model` node of a checkpoint with the changes between two nodes of configs, and no others."""
     result: Node = {"model": deepcopy(node)}
-    for key in (*differences(saved, requested, "model"), *requested_keys):
+    for key in differences(saved, requested, "model"):
         copy_key(key, {"model": requested}, result)
     return result["model"]
 

@@ -41,7 +41,7 @@ def fit_checkpoint(
     plan = start.plan
     if plan is None:
         return None, None
-    checkpoint, transfer = plan.policy.carry(plan, state, session.data, session.build)
+    checkpoint, transfer = plan.policy.carry(plan, state, session.data)
     state.data.load_state_dict(checkpoint.state["data"])
     if plan.before != plan.after:
         _refuse_ended(session.trainer, state, checkpoint, plan.changes)

@@ -1,6 +1,6 @@
 """What may change when a run is resumed: the protocol of `resume_policy`, and the policy that keeps the model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,13 +10,11 @@ from mlxlab.data.dataset import DataModule
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.evaluation.parts.data import Config
 from mlxlab.models.build import Architecture
-from mlxlab.models.model import Model
 from mlxlab.past_runs.changes import Changes
 from mlxlab.schema.constraints import Probability
 from mlxlab.terminal.wording import shown
 from mlxlab.training.state import TrainState
 
-NewModel = Callable[[Architecture], Model]
 TOKENIZER = "data.tokenizer.path"
 
 
@@ -30,7 +28,6 @@ class Plan:
         before: architecture of the checkpoint.
         after: architecture of the model to build.
         changes: key -> (value in the checkpoint, value from now on).
-        requested: keys that were typed against what the run itself had changed.
         operations: lead from one architecture to the other; only the policy reads them.
     """
 
@@ -40,7 +37,6 @@ class Plan:
     before: Architecture
     after: Architecture
     changes: Changes
-    requested: Sequence[str] = ()
     operations: Sequence[dict[str, Any]] = ()
 
 
@@ -66,16 +62,10 @@ class ResumePolicy(Protocol):
             ConfigError: the model of the config cannot be reached.
         """
 
-    def repeat(self, plan: Plan) -> Plan:
-        """Plans a past resume again; its `requested` keys are in `plan`."""
-
     def carry(
-        self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
+        self, plan: Plan, state: TrainState, data: DataModule
     ) -> tuple[Checkpoint, Transfer | None]:
         """The checkpoint for a new state, and what became of its arrays if the model changed.
-
-        Args:
-            new_model: builds a model of another architecture, without weights.
 
         Raises:
             ConfigError: the checkpoint cannot become that of the model.
@@ -100,12 +90,7 @@ class SameModel:
         refuse_change(plan.changes, "model.", "model")
         return plan
 
-    def repeat(self, plan: Plan) -> Plan:
-        return plan
-
-    def carry(
-        self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
-    ) -> tuple[Checkpoint, None]:
+    def carry(self, plan: Plan, state: TrainState, data: DataModule) -> tuple[Checkpoint, None]:
         return admit_data(plan.checkpoint, data, allow_change=self.allow_data_change), None
 
 

@@ -4,7 +4,6 @@ A resumed run takes the config of its checkpoint, changed by what was typed on t
 It uses the kernels that the run began with, or is refused; all ranks use the same.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def plan_start(
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     architecture = saved_architecture(checkpoint, is_checked=True)
     plan = policy.plan(Plan(policy, cfg, checkpoint, architecture, architecture, changes))
-    checkpoint = without_overridden_settings(checkpoint, cfg, plan.requested)
+    checkpoint = without_overridden_settings(checkpoint, cfg)
     return Start(
         cfg,
         replace(plan, checkpoint=checkpoint),
@@ -187,13 +186,8 @@ def resume_config(
     return cfg, changes
 
 
-def without_overridden_settings(
-    checkpoint: Checkpoint, cfg: Config, requested: Sequence[str] = ()
-) -> Checkpoint:
-    """The checkpoint, where a key that `cfg` sets in another way has its value from now on, not the one of the run.
-
-    So has one of the keys `requested`, whatever `cfg` said before.
-    """
+def without_overridden_settings(checkpoint: Checkpoint, cfg: Config) -> Checkpoint:
+    """The checkpoint, where a key that `cfg` sets in another way has its value from now on, not the one of the run."""
     state = checkpoint.state
     saved = state["metadata"]["config"]
     progress = state["progress"]
@@ -201,7 +195,7 @@ def without_overridden_settings(
     reset = {
         name: unchanged[name]
         for key, name in SETTINGS.items()
-        if key in requested or value_at(cfg, key) != value_at(saved, key)
+        if value_at(cfg, key) != value_at(saved, key)
     }
     settings = replace(progress.settings, **reset)
     return replace(checkpoint, state={**state, "progress": replace(progress, settings=settings)})
