@@ -27,7 +27,7 @@ from support.fault_injection.harness import (
     settings,
     tracked,
 )
-from support.processes import ROOT, process_of_rank, run, start, wait_for
+from support.processes import process_of_rank, run, start, wait_for
 
 SHORT = """trainer.epochs=null trainer.max_steps=16 trainer.eval_every=6
 checkpointing.every_steps=3 trainer.ema_decay=0.9 callbacks.csv.path=metrics.csv"""
@@ -263,18 +263,3 @@ def test_a_schedule_killed_in_two_processes_resumes_in_two(arguments, tmp_path, 
     assert resumed.returncode == 0, resumed.stderr
     assert re.search(r"growth: [3-8] of 8 done", resumed.stderr)
     assert_same_files(tmp_path / "run", tmp_path / "reference")
-
-
-@SLOW
-def test_an_operation_that_fails_in_one_process_is_skipped_by_all(arguments, tmp_path):
-    fault = "import os\nif os.environ.get('MLX_RANK') == '1':\n    from mlxlab.extensions.growth import apply\n"
-    fault += "    def probe_outputs(*args):\n        raise MemoryError('injected')\n"
-    (tmp_path / "sitecustomize.py").write_text(f"{fault}    apply.probe_outputs = probe_outputs\n")
-    argv = untracked(arguments("optimized", "tracking=none", "nproc=2"))
-    argv += [f"hydra.run.dir={tmp_path}/run", "callbacks.growth.on_error=skip"]
-    done = run(*argv, script="launch", PYTHONPATH=f"{tmp_path}:{ROOT}/src")
-    assert done.returncode == 0, done.stderr  # it compares the final states of all processes
-    events = load_last(tmp_path / "run").state["history"].events
-    assert ["skipped: failed in another process" in text for _, text in events] == [
-        operation in (DEEPER, WIDER, LORA) for operation in GROWING["optimized"]
-    ]

@@ -69,7 +69,6 @@ class GrowthProgress:
     done: list[str] = field(default_factory=list)  # ids
     hashes: list[str] = field(default_factory=list)  # digest of each with all before it
     step: Count = 0  # the step of the last one
-    skipped: list[str] = field(default_factory=list)  # ids of those among them that failed
 
 
 @dataclass

@@ -92,7 +92,7 @@ def build(architecture):
     return build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
 
 
-def grow(operations, callbacks=(), folder=None, resume=False, on_error="raise", **settings):
+def grow(operations, callbacks=(), folder=None, resume=False, **settings):
     """Trains for three epochs with a schedule; returns the run."""
     model = build_model(NODE, kind="classification", num_classes=2, vocab_size=20, seed=0)
     groups = settings.pop("groups", ())
@@ -109,7 +109,7 @@ def grow(operations, callbacks=(), folder=None, resume=False, on_error="raise", 
     run.state = trainer.init_state(model, run.data)
     run.state.architecture, run.state.new_model = Architecture(NODE, 20), build
     checkpointer = Checkpointer(None, 5, False, folder=folder) if folder else NoCheckpointer()
-    hooks = [GrowthSchedule(operations, on_error), *callbacks]
+    hooks = [GrowthSchedule(operations), *callbacks]
     loop = TrainingLoop(trainer, run.context, run.state, FixedBatches(), TASK, hooks, checkpointer)
     loop.run(checkpointer.load_last() if resume else None)
     return run
@@ -226,28 +226,6 @@ def test_a_run_killed_in_the_middle_of_a_schedule_resumes_bitwise(tmp_path, step
     assert resumed.state.progress.growth.done == [operation["id"] for operation in SCHEDULE]
 
 
-def test_a_resume_after_a_skipped_operation_skips_what_builds_on_it_and_ends_bitwise(
-    tmp_path, monkeypatch
-):
-    low = op("low", "set_lora", 3, rank=2)
-    merge = op("merge", "merge_lora", 3)
-    monkeypatch.setattr("mlxlab.extensions.growth.apply.MAX_CHANGE", -1)
-    schedule = [low, merge, RATE]
-    expected = grow(schedule, on_error="skip")
-    grow(schedule, [StopAt(4)], tmp_path, on_error="skip")
-    checkpoint = Checkpointer(None, 5, False, folder=tmp_path).load_last()
-    new = grow([], [StopAt(1)]).state
-    GrowthSchedule(schedule, "skip").check(new, checkpoint)
-    with pytest.raises(
-        ConfigError, match="operations: merge: merge_lora: expected a model with adapters"
-    ):
-        GrowthSchedule(schedule, "skip").preview(new, checkpoint)
-    resumed = grow(schedule, folder=tmp_path, resume=True, on_error="skip")
-    assert final_state_digest(resumed.state) == final_state_digest(expected.state)
-    assert resumed.state.progress == expected.state.progress
-    assert resumed.state.progress.growth.skipped == ["low", "merge"]
-
-
 class LosesWorker(ProcessGroup):
     """A group in which another process is lost at one of the exchanges; `at` 0 only counts them."""
 
@@ -281,17 +259,13 @@ def test_a_run_resumes_bitwise_wherever_another_process_was_lost(tmp_path, strid
             assert getattr(resumed.state.history, kind) == getattr(expected.state.history, kind), at
 
 
-def test_an_operation_that_does_not_fit_raises_or_is_skipped_once():
+def test_an_operation_that_does_not_fit_raises():
     unfit = {**WIDER, "feed_forward": 3}
     with pytest.raises(
         ConfigError,
         match=r"^callbacks.growth.operations: wider: feed_forward: expected more than 12",
     ):
         grow([DEEPER, unfit])
-    run = grow([DEEPER, unfit, RATE], on_error="skip")
-    assert [text for _, text in run.state.history.events if "skipped" in text]
-    assert run.state.progress.growth.done == ["deeper", "wider", "rate"]
-    assert run.state.architecture.node["intermediate_size"] == 12
 
 
 class WithFailure(ProcessGroup):
@@ -305,7 +279,7 @@ FAILURES = ["changed outputs", "no memory", "another process"]
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_an_operation_that_fails_at_its_step_changes_nothing(failure, monkeypatch):
+def test_an_operation_that_fails_at_its_step_ends_the_run(failure, monkeypatch):
     choose_units = widths.choose_units
     processes, match = None, failure
     if failure == "changed outputs":  # Here the copies of a unit do not share its output weights.
@@ -326,10 +300,6 @@ def test_an_operation_that_fails_at_its_step_changes_nothing(failure, monkeypatc
         match = r"^callbacks.growth.operations: wider: failed in another process$"
     with pytest.raises((ConfigError, RuntimeError), match=match):
         grow([WIDER], epochs=1, processes=processes)
-    run = grow([WIDER], on_error="skip", epochs=1, processes=processes)
-    assert run.state.architecture.node == NODE
-    assert final_state_digest(run.state) == final_state_digest(grow([], epochs=1).state)
-    assert "skipped: " in run.state.history.events[0][1]
 
 
 @pytest.mark.parametrize("operation", [ROWS, ALPHA], ids=["batch size", "curriculum"])
@@ -338,8 +308,8 @@ def test_a_setting_that_fails_in_another_process_is_kept_in_none(operation):
     state = grow([], [StopAt(2)], data=data).state
     context = FitContext("valid/loss", Recorder(), group=WithFailure())
     due = {**operation, "when": {"or_steps": 2}}
-    GrowthSchedule([due], "skip").on_step(context, state, NO_STEP)
-    assert state.progress.growth.skipped == [operation["id"]]
+    with pytest.raises(ConfigError, match="failed in another process"):
+        GrowthSchedule([due]).on_step(context, state, NO_STEP)
     assert (data.batch_size, data.alpha, state.progress.settings) == (4, None, ChangedSettings())
 
 
@@ -349,9 +319,9 @@ def test_an_operation_that_a_resume_makes_up_for_is_checked_on_validation_rows(m
     state.progress.growth.step = -5
     context = FitContext("valid/loss", Recorder(), valid=FixedBatches())
     with pytest.raises(ConfigError, match="expected outputs within"):
-        GrowthSchedule([WIDER], "raise").on_step(context, state, NO_STEP)
+        GrowthSchedule([WIDER]).on_step(context, state, NO_STEP)
     monkeypatch.setattr("mlxlab.extensions.growth.apply.MAX_CHANGE", -0.5)
-    GrowthSchedule([PLAIN_COPY], "raise").on_step(context, state, NO_STEP)
+    GrowthSchedule([PLAIN_COPY]).on_step(context, state, NO_STEP)
     assert state.history.latest("growth/output_change") > 1e-3
 
 

@@ -42,7 +42,7 @@ def grown_run(tmp_path_factory):
 
 
 def test_an_operation_that_cannot_work_is_refused_before_the_run_starts(tmp_path, capsys):
-    args = [*SETTINGS, f"hydra.run.dir={tmp_path}/run", "callbacks.growth.on_error=skip"]
+    args = [*SETTINGS, f"hydra.run.dir={tmp_path}/run"]
     assert main([*args, schedule(DEEPER, UNFIT)]) == 2
     assert REFUSAL in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.checkpoint.store import Checkpoint
@@ -32,34 +32,25 @@ class GrowthSchedule(Callback):
     Args:
         operations: each with an `id`, the name of the operation (`op`) and its options, and what it
             waits for (`when`); `then: evaluate` evaluates after it.
-        on_error: what happens if an operation fails at its step, out of memory or because it would
-            change the outputs: raise ends the run, skip continues without it. One that can never
-            work is refused before the run starts.
     """
 
     runs_on_all_ranks = True
 
-    def __init__(
-        self, operations: Sequence[Operation], on_error: Literal["raise", "skip"], *, seed: int = 0
-    ) -> None:
+    def __init__(self, operations: Sequence[Operation], *, seed: int = 0) -> None:
         self.operations = list(operations)
-        self.on_error = on_error
         self.seed = seed
 
     def check(self, state: TrainState, checkpoint: Checkpoint | None) -> None:
-        """ConfigError if what is done was changed, or an operation that is left cannot work.
-
-        Where an operation was skipped before, those that build on it are skipped at their step.
-        """
+        """ConfigError if what is done was changed, or an operation that is left cannot work."""
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress)
-        if len(progress.done) < len(self.operations) and not progress.skipped:
+        if len(progress.done) < len(self.operations):
             from mlxlab.extensions.growth.apply import preview
 
             preview(self.operations[len(progress.done) :], state)
 
     def preview(self, state: TrainState, checkpoint: Checkpoint | None) -> str:
-        """The schedule as a table; raises as `check`, also after an operation was skipped."""
+        """The schedule as a table; raises as `check`."""
         if not self.operations:
             return ""
         from mlxlab.extensions.growth.apply import preview, preview_table
@@ -85,8 +76,8 @@ class GrowthSchedule(Callback):
         growth = state.progress.growth
         while len(growth.done) < len(self.operations) and self._is_due(context, state, result):
             operation = self.operations[len(growth.done)]
-            is_kept = self._run(context, state, result, operation)
-            record_done(self.operations, growth, state.progress.step, is_skipped=not is_kept)
+            self._run(context, state, result, operation)
+            record_done(self.operations, growth, state.progress.step)
             context.control.rebuild = True
             context.control.save_requested |= context.group.rank == 0
             if operation.get("then") == "evaluate":
@@ -120,29 +111,22 @@ class GrowthSchedule(Callback):
 
     def _run(
         self, context: FitContext, state: TrainState, result: StepResult, operation: Operation
-    ) -> bool:
-        """Runs one operation; False if it fails and is skipped."""
+    ) -> None:
+        """Runs one operation."""
         number = len(state.progress.growth.done) + 1
         step = state.progress.step
+        change = self._prepare(context, state, result, operation)
+        change.keep()
         title = f"growth: {operation['id']} ({operation['op']}), {number} of {len(self.operations)}"
-        change, failure = self._prepare(context, state, result, operation)
-        metrics = {"growth/done": float(number)}
-        text = f"skipped: {failure}"
-        level = logging.WARNING
-        if change is not None:
-            change.keep()
-            metrics |= change.metrics
-            text = change.text
-            level = logging.INFO
-        logger.log(level, f"step {step}: {title}: {text}")
-        context.log(state, metrics)
-        state.history.events.append((step, f"{title}: {text}"))
-        return change is not None
+        text = f"{title}: {change.text}"
+        logger.info(f"step {step}: {text}")
+        context.log(state, {"growth/done": float(number)} | change.metrics)
+        state.history.events.append((step, text))
 
     def _prepare(
         self, context: FitContext, state: TrainState, result: StepResult, operation: Operation
-    ) -> "tuple[Change | None, Exception | None]":
-        """The change of an operation; where it fails in any process and is skipped, why."""
+    ) -> "Change":
+        """The change of an operation; raises why it fails in any process."""
         from mlxlab.extensions.growth.apply import FAILURES, prepare
 
         change: Change | None = None
@@ -153,10 +137,9 @@ class GrowthSchedule(Callback):
             change = prepare(operation, state, result, self.seed)
         except FAILURES as error:
             failure = error
-        if context.group.all_reduce_max([change is None]) == [0]:
-            return change, None
-        if self.on_error == "skip":
-            return None, failure
+        has_failed = context.group.all_reduce_max([change is None]) != [0]
+        if change is not None and not has_failed:
+            return change
         if isinstance(failure, UserError):
             raise misfit(operation, failure) from None
         raise failure from None

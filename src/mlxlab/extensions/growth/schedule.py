@@ -30,9 +30,7 @@ def operation_hashes(operations: Sequence[Operation]) -> list[str]:
 
 def check_progress(operations: Sequence[Operation], progress: GrowthProgress) -> None:
     """ConfigError unless the operations that are done are the first ones, unchanged."""
-    if len(progress.done) != len(progress.hashes) or not set(progress.skipped) <= set(
-        progress.done
-    ):
+    if len(progress.done) != len(progress.hashes):
         raise DataError("growth of the checkpoint: expected a hash for each operation that is done")
     hashes = operation_hashes(operations)
     for number, name in enumerate(progress.done):
@@ -43,15 +41,10 @@ def check_progress(operations: Sequence[Operation], progress: GrowthProgress) ->
             )
 
 
-def record_done(
-    operations: Sequence[Operation], progress: GrowthProgress, step: int, *, is_skipped: bool
-) -> None:
+def record_done(operations: Sequence[Operation], progress: GrowthProgress, step: int) -> None:
     """Adds the next operation to the progress, at a step."""
     number = len(progress.done)
-    name = operations[number]["id"]
-    progress.done.append(name)
-    if is_skipped:
-        progress.skipped.append(name)
+    progress.done.append(operations[number]["id"])
     progress.hashes.append(operation_hashes(operations)[number])
     progress.step = step
 
