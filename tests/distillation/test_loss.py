@@ -1,4 +1,4 @@
-"""Laws of the distillation loss: its divergences, teachers, schedules, sums, and feature matching."""
+"""Laws of the distillation loss: its divergences, teachers, schedules and sums."""
 
 from functools import partial
 
@@ -9,15 +9,9 @@ import pytest
 from mlx.utils import tree_flatten
 from scipy.special import log_softmax as oracle
 
-from mlxlab.data.batch import Task
 from mlxlab.distillation.loss import DistillationLoss, soft_target_divergence
-from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import DistillationReport, SoftTargets, Teachers
-from mlxlab.errors import ConfigError
-from mlxlab.models.bert import Bert
 from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence
-from mlxlab.models.model import Model, build_head
-from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.losses.loss import FocalLoss
@@ -42,7 +36,6 @@ SETTINGS = {
     "scale_by_t2": True,
     "divergence": "forward",
     "label_smoothing": 0.0,
-    "feature_matching": [],
     "router": None,
 }
 
@@ -215,101 +208,3 @@ def test_distillation_in_a_weighted_sum_equals_the_sum_of_the_losses():
     )
     np.testing.assert_allclose(actual.total, expected, rtol=1e-5)
     assert {"cross_entropy", "kl", "loss_distillation", "loss_focal"} == actual.terms.keys()
-
-
-def small(family=Bert, width=8, layers=2, seed=0) -> Model:
-    mx.random.seed(seed)
-    backbone = family(
-        vocab_size=20,
-        hidden_size=width,
-        num_layers=layers,
-        num_heads=2,
-        intermediate_size=8,
-        dropout=0.0,
-    )
-    kind = "language_modelling" if family is Transformer else "classification"
-    return Model(backbone, build_head(backbone, kind=kind, num_classes=2))
-
-
-PAIRS = [
-    {"student": "backbone.layers.0", "teacher": "backbone.layers.1", "weight": 0.5},
-    {"student": "backbone.layers.0.attention", "teacher": "backbone.layers.1.attention"},
-]
-
-
-@pytest.mark.parametrize("family", [Bert, Transformer])
-def test_training_brings_matched_layers_closer_and_trains_their_projections(family):
-    student, teacher = small(family, layers=1), small(family, width=12, seed=1)
-    task = Task("language_modelling", 20) if family is Transformer else TASK
-    loss = distill(teacher, alpha=0.0, feature_matching=PAIRS, task=task)
-    batch = RandomBatches().batch(np.arange(8))
-    if family is Transformer:
-        batch = batch._replace(
-            targets=batch.tokens, loss_weights=np.ones(batch.tokens.shape, np.float32)
-        )
-    batch = to_device(batch)
-    own = set(weights_of(student))
-    loss.setup(student, seed=0)
-    added = set(weights_of(student)) - own
-    assert all(name.startswith("feature_matching.layers.") for name in added)
-    assert student.feature_matching["layers"][0].weight.shape == (12, 8)
-    first = loss(student, batch)
-    assert first.terms["feature_matching"].shape == batch.targets.shape
-    optimizer = make_run(student).state.optimizer
-    step = PlainStep(1.0, model=student, loss=loss, optimizer=optimizer)
-    before = weights_of(student)
-    for _ in range(30):
-        step(batch)
-    assert (
-        loss(student, batch).terms["feature_matching"].sum()
-        < 0.8 * first.terms["feature_matching"].sum()
-    )
-    assert not np.array_equal(
-        weights_of(student)["feature_matching.layers.0.weight"],
-        before["feature_matching.layers.0.weight"],
-    )
-
-
-def test_equal_attention_layers_have_no_feature_matching_loss():
-    student, teacher = small(), small()
-    loss = distill(
-        teacher,
-        feature_matching=[
-            {"student": "backbone.layers.1.attention", "teacher": "backbone.layers.1.attention"}
-        ],
-    )
-    loss.setup(student, seed=0)
-    np.testing.assert_allclose(loss(student, make_batch()).terms["feature_matching"], 0, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        ("backbone.layer.0", r"there is no layer backbone\.layer\.0"),
-        ("backbone.layers.0.attention", "expected two attention layers or none"),
-        ("unused", "unused is never called"),
-    ],
-)
-def test_a_layer_that_cannot_be_matched_is_refused(layer, message):
-    student = small()
-    student.unused = nn.Linear(2, 2)
-    pairs = [{"student": layer, "teacher": "backbone.layers.0"}]
-    with pytest.raises(ConfigError, match=message):
-        distill(small(), feature_matching=pairs).setup(student, seed=0)
-
-
-def test_feature_matching_in_a_weighted_sum_captures_the_layers_of_the_model():
-    student, teacher, batch = small(layers=1), small(seed=1), make_batch()
-    distillation = distill(teacher, feature_matching=PAIRS)
-    distillation.setup(student, seed=0)
-    loss = WeightedSumLoss(
-        {"focal": FocalLoss(None, 2.0, 0.0), "distillation": distillation},
-        {"focal": 0.0, "distillation": 1.0},
-    )
-    np.testing.assert_array_equal(loss(student, batch).total, distillation(student, batch).total)
-
-
-def test_a_cache_that_lacks_what_the_loss_needs_is_refused(tmp_path):
-    cache = TeacherCache(1, "float32", folder=tmp_path, num_classes=2)
-    with pytest.raises(ConfigError, match="stores no layer"):
-        distill(small(), cache=cache, feature_matching=PAIRS)

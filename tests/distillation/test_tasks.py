@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_expit, softmax
 
-from distillation.test_loss import PAIRS, SETTINGS, distill, gradients, small
+from distillation.test_loss import SETTINGS, distill, gradients
 from mlxlab.data.batch import Task
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.labels import Labels
@@ -22,7 +22,6 @@ from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence
-from mlxlab.models.model import Classifier
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.task_loss import TaskLoss
 from mlxlab.training.losses.weighted_sum import LinearCoefficient
@@ -198,25 +197,6 @@ def test_training_with_cached_outputs_equals_training_without_a_cache_bit_for_bi
         assert_equal_weights(train_with(cache), online)
         cache.flush()
         assert cache.misses == misses
-
-
-@pytest.mark.parametrize("length", [3, 6])
-def test_matched_features_of_a_row_count_for_each_of_its_labels(length):
-    """Also where a row has as many tokens as labels."""
-    student, teacher, batch = small(), small(seed=1), rows_of("multi_label")
-    batch = to_device(
-        batch._replace(tokens=batch.tokens[:, :length], segment_ids=batch.segment_ids[:, :length])
-    )
-    losses = [
-        distill(teacher, feature_matching=PAIRS, task=TASKS[kind])
-        for kind in ("multi_label", "classification")
-    ]
-    losses[0].setup(student, seed=0)
-    student.head = teacher.head = Classifier(8, 3, 0.0)
-    labels = losses[0](student, batch).terms["feature_matching"]
-    one_class = batch._replace(targets=mx.zeros(8, mx.int32), loss_weights=mx.ones(8))
-    expected = losses[1](student, one_class).terms["feature_matching"]
-    np.testing.assert_array_equal(labels, mx.repeat(expected[:, None], 3, axis=1))
 
 
 def loader(**changes):

@@ -78,13 +78,6 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         ("", "distillation.rounds=0", 2, "trainer.distillation.members, which is empty"),
         ("{}", "distillation.teacher_weights=[1, 2]", 2, "expected 1 weights, one per teacher"),
         ("{}", "distillation.teacher_cache={top: 3}", 2, "teacher_cache.top=3: unknown key"),
-        ("{}", "loss.feature_matching=[{student: a}]", 2, "feature_matching.0.teacher: missing"),
-        (
-            "{}",
-            "loss.feature_matching=[{student: a, teacher: b, weight: -1}]",
-            2,
-            "feature_matching.0.weight=-1: expected a number > 0",
-        ),
     ],
 )
 def test_an_impossible_teacher_is_one_line(

@@ -150,15 +150,3 @@ def test_the_state_of_another_optimizer_is_refused(run_dir, capsys):
     assert train(run_dir, "trainer.max_steps=6", "trainer/optimizer=lion", "resume=auto") == 2
     assert "trainer.optimizer" in capsys.readouterr().err
     assert (run_dir / "checkpoints" / "step-00000004").is_dir()
-
-
-def test_a_changed_config_is_blamed_for_a_misfit_and_no_checkpoint_is_set_aside(
-    finished_run, tmp_path, capsys
-):
-    distill = ["trainer=distill", f"trainer.teachers=[{finished_run}]"]
-    assert train(tmp_path, *distill) == 0
-    before = sorted((tmp_path / "checkpoints").iterdir())
-    pair = "{student: backbone.layers.0, teacher: backbone.layers.0, weight: 1}"
-    assert train(tmp_path, *distill, f"trainer.loss.feature_matching=[{pair}]", "resume=auto") == 2
-    assert "trainer.loss.feature_matching: changed since step-00000004" in capsys.readouterr().err
-    assert sorted((tmp_path / "checkpoints").iterdir()) == before

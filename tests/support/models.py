@@ -230,7 +230,7 @@ def fit(
 ) -> Run:
     """Trains a new state to its end, or the one of a checkpoint."""
     run = run or make_run()
-    run.state = trainer.init_state(run.model, run.data, seed)
+    run.state = trainer.init_state(run.model, run.data)
     args = (FixedBatches(kind=task.kind), task, callbacks, checkpointer or NoCheckpointer(), seed)
     TrainingLoop(trainer, run.context, run.state, *args).run(checkpoint)
     return run

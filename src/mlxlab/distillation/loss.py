@@ -9,12 +9,6 @@ import numpy as np
 
 from mlxlab.backend.ops.cross_entropy import kl_divergence, log_softmax
 from mlxlab.data.batch import Batch, Task
-from mlxlab.distillation.feature_matching import (
-    LayerPair,
-    add_projections,
-    capture_calls,
-    feature_matching_loss,
-)
 from mlxlab.distillation.teacher_cache import top_k_log_probs
 from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import ConfigError
@@ -33,7 +27,7 @@ class DistillationLoss:
     CE is the loss of the task, KL for several labels that of each label. In a regression they are the squared errors to
     the target and to the teacher's output; temperature, T^2 and divergence do not apply. Without teachers it is the
     loss of the task, bit for bit. Logs `train/cross_entropy` and `train/kl` (whatever the divergence), of a regression
-    `train/squared_error` and `train/teacher_squared_error`, and `train/feature_matching`.
+    `train/squared_error` and `train/teacher_squared_error`.
 
     Args:
         alpha: weight of the loss of the task; 1 is that alone. A number, or a LinearCoefficient.
@@ -42,12 +36,10 @@ class DistillationLoss:
         divergence: forward is KL(teacher || student), reverse KL(student || teacher), jensen_shannon the mean KL of
             both to their mixture.
         label_smoothing: part of the target spread over all classes, in the cross-entropy; 0 for a regression.
-        feature_matching: layers to match with layers of the first teacher:
-            `[{student: name, teacher: name, weight: 1}]`.
         router: weights the teachers example by example, by their classes; null uses `teacher_weights`.
 
     Raises:
-        ConfigError: feature matching has a cache of soft targets, or a task without classes a router.
+        ConfigError: a task without classes has a router.
     """
 
     def __init__(
@@ -57,7 +49,6 @@ class DistillationLoss:
         scale_by_t2: bool,
         divergence: Literal["forward", "reverse", "jensen_shannon"],
         label_smoothing: Share,
-        feature_matching: list[LayerPair],
         router: Router | None,
         *,
         loaded_teachers: Teachers,
@@ -74,34 +65,20 @@ class DistillationLoss:
         self.terms = ("cross_entropy", "kl")
         if task.kind == "regression":
             self.terms = ("squared_error", "teacher_squared_error")
-        self.pairs = feature_matching if loaded_teachers else []
-        self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
+        self._queries_teachers = bool(loaded_teachers) and alpha != 1
         if router is not None and task.kind in ("multi_label", "regression"):
             raise ConfigError(
                 f"trainer.loss.router: expected null for the task {task.kind}: it reads classes"
             )
-        needs_model = bool(self.pairs) or router is not None
-        if needs_model and loaded_teachers and not loaded_teachers.ensemble:
-            raise ConfigError(
-                "trainer.loss: feature_matching and router: expected a model as teacher"
-            )
-        if loaded_teachers.cache is not None and self.pairs:
-            raise ConfigError(
-                "trainer.loss.feature_matching: expected no teacher_cache, which stores no layer outputs"
-            )
+        if router is not None and loaded_teachers and not loaded_teachers.ensemble:
+            raise ConfigError("trainer.loss.router: expected a model as teacher")
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        if self.pairs:
-            model = weighted_sum.unwrap(model)
-        with capture_calls(model, [pair["student"] for pair in self.pairs]) as student_calls:
-            logits = self.teachers.add_residual_base(model(batch.tokens, batch.segment_ids), batch)
+        logits = self.teachers.add_residual_base(model(batch.tokens, batch.segment_ids), batch)
         target_values = self.compute_target_loss(logits, batch.targets)
         if not self._queries_teachers:
             return LossTerms(target_values, {self.terms[0]: target_values})
-        with capture_calls(
-            self.teachers.first, [pair["teacher"] for pair in self.pairs]
-        ) as teacher_calls:
-            soft_targets = self.teachers.soft_targets(batch, self.router)
+        soft_targets = self.teachers.soft_targets(batch, self.router)
         alpha, temperature = (
             coefficient_value(value, name, batch) for name, value in self.coefficients.items()
         )
@@ -110,22 +87,11 @@ class DistillationLoss:
         )
         scale = temperature * temperature if self.scale_by_t2 else 1.0
         total = alpha * target_values + (1 - alpha) * scale * divergence
-        terms = dict(zip(self.terms, (target_values, divergence), strict=True))
-        if not self.pairs:
-            return LossTerms(total, terms)
-        per_token = self.kind == "language_modelling"
-        matching = feature_matching_loss(
-            model, self.pairs, student_calls, teacher_calls, batch, per_token=per_token
-        )
-        return LossTerms(total + matching, terms | {"feature_matching": matching})
-
-    def setup(self, model: nn.Module, seed: int) -> None:
-        if self.pairs:
-            add_projections(model, self.teachers.first, self.pairs, seed)
+        return LossTerms(total, dict(zip(self.terms, (target_values, divergence), strict=True)))
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         arrays = weighted_sum.coefficient_arrays(self.coefficients, batch, fraction_done)
-        if not self._queries_teachers or self.pairs:  # Pairs need the layers of the teacher.
+        if not self._queries_teachers:
             return arrays
         return arrays | self.teachers.cached(batch, self.router)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from mlxlab.data.batch import Batch, Task, TaskKind
@@ -84,11 +83,6 @@ class Teachers:
 
     def __bool__(self) -> bool:
         return bool(self.ensemble) or self.held_out is not None
-
-    @property
-    def first(self) -> nn.Module:
-        """The model whose layers a student may match; an empty ensemble without teachers."""
-        return self.ensemble.members[0].model if self.ensemble else self.ensemble
 
     def cached(self, batch: Batch, router: Router | None) -> dict[str, np.ndarray]:
         """Soft targets of a batch that need no query, or from the cache, which queries the ensemble on a miss.

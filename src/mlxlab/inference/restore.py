@@ -24,7 +24,7 @@ from mlxlab.models.build import build_model
 from mlxlab.models.cells import FOLDER, holds_cells
 from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.model import PROJECTIONS, Model
+from mlxlab.models.model import Model
 from mlxlab.models.sentence_encoder import SentenceEncoder
 from mlxlab.schema.constraints import Probability
 from mlxlab.terminal.nearest import no_such_folder
@@ -101,16 +101,11 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         load_pretrained=False,
     )
     _refuse_long_rows(model, encoder, config_dir)
-    weights = {
-        name: leaf
-        for name, leaf in loaded.weights.items()
-        if not name.startswith(f"{PROJECTIONS}.")
-    }
     try:
-        check_arrays(weights, named_parameters(model), "model")
+        check_arrays(loaded.weights, named_parameters(model), "model")
     except CorruptCheckpointError as error:
         raise CheckpointUnavailableError(f"{loaded.path}: {error}") from None
-    model.load_weights(list(weights.items()))
+    model.load_weights(list(loaded.weights.items()))
     model.eval()
     return RestoredModel(
         model, encoder, config, loaded, config_dir, _read_thresholds(config_dir, task)

@@ -19,8 +19,6 @@ from mlxlab.models.layers import Attention, apply_output_layer
 from mlxlab.models.tabular import Tabular, TabularHead
 from mlxlab.models.transformer import Transformer
 
-PROJECTIONS = "feature_matching"  # submodule added to a student for feature matching; not part of a restored model
-
 
 class Classifier(nn.Module):
     """Pooled states (B, P) -> logits of C classes or labels, or one number: (B, C).

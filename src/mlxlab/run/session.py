@@ -60,7 +60,7 @@ class Session:
 
     def init_state(self) -> TrainState:
         """The state before the first step; to be made once, because a loss may add weights to the model."""
-        state = self.trainer.init_state(self.model, self.data.train, self.seed)
+        state = self.trainer.init_state(self.model, self.data.train)
         state.architecture = self.architecture
         state.new_model = self.new_model
         # The schedule refuses a warm-up that does not fit the run, before anything is recorded.
@@ -85,9 +85,7 @@ class Session:
 
     def build(self, architecture: Architecture) -> Model:
         """A model as `new_model` makes it, also with fewer tokens than the data have: one that still grows."""
-        model = build_model(self.cfg, self.data, architecture)
-        self.trainer.loss.setup(model, self.seed)
-        return model
+        return build_model(self.cfg, self.data, architecture)
 
     def fit(
         self,

@@ -74,9 +74,8 @@ class Trainer:
     teachers: list[str] | None = None
     distillation: object | None = None
 
-    def init_state(self, model: nn.Module, data: BatchIterator, seed: int = 0) -> TrainState:
-        """The state before the first step. `seed` is that of weights that the loss adds to the model."""
-        self.loss.setup(model, seed)
+    def init_state(self, model: nn.Module, data: BatchIterator) -> TrainState:
+        """The state before the first step."""
         return TrainState(
             model,
             self.new_optimizer(model),

@@ -14,7 +14,6 @@ from mlxlab.views.run_view import RunView
 _OF_TEACHERS = (
     "trainer.teachers",
     "trainer.distillation",
-    "trainer.loss.feature_matching",
     "hydra.run.dir",
 )
 

@@ -1,6 +1,5 @@
 """A schedule that is tried without training: the model after each operation, or why one cannot work."""
 
-import mlx.nn as nn
 import pytest
 
 from mlxlab.checkpoint.state import GrowthProgress
@@ -97,13 +96,6 @@ REFUSED = [  # options of the model, operations, and why the last one cannot wor
 def test_an_operation_that_cannot_work_is_named(options, operations, message):
     with pytest.raises(ConfigError, match=f"^callbacks.growth.operations: it: {message}"):
         preview(operations, new_state(**options))
-
-
-def test_a_layer_that_feature_matching_names_is_not_stacked():
-    state = new_state()
-    state.model["feature_matching"] = {"layers": [nn.Linear(16, 16, bias=False)]}
-    with pytest.raises(ConfigError, match="deeper: stack: feature matching names layers"):
-        preview([DEEPER], state)
 
 
 def test_nothing_is_changed():

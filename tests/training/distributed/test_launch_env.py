@@ -28,7 +28,6 @@ DISTILL = ["trainer=distill", "trainer.teachers=[]"]
         ["trainer=optimized", "trainer.step.activation_checkpointing=true"],
         ["callbacks.analysis.metrics=all"],
         [f"callbacks.growth.operations={GROWTH}"],
-        [*DISTILL, "trainer.loss.feature_matching=[{student: a, teacher: b}]"],
     ],
     ids=lambda overrides: overrides[-1].partition("=")[0],
 )

@@ -91,9 +91,6 @@ class RecordingLoss:
             batch.aux["offset"] * mx.ones(batch.targets.shape), {"offset": batch.aux["offset"]}
         )
 
-    def setup(self, model: nn.Module, seed: int) -> None:
-        self.calls.append(f"setup {seed}")
-
     def annotate(self, batch, fraction_done):
         self.calls.append(f"annotate {fraction_done}")
         return {"offset": np.full(len(batch.example_ids), fraction_done, np.float32)}
@@ -107,10 +104,9 @@ def test_a_weighted_sum_calls_every_hook_of_its_losses():
     loss = WeightedSumLoss(
         {"inner": inner, "plain": CrossEntropyLoss(0.0)}, {"inner": 1.0, "plain": 0.0}
     )
-    loss.setup(make_model(), 7)
     arrays = loss.annotate(batch, 0.25)
     loss.flush()
-    assert inner.calls == ["setup 7", "annotate 0.25", "flush"]
+    assert inner.calls == ["annotate 0.25", "flush"]
     assert arrays.keys() == {"inner.offset"}
 
 

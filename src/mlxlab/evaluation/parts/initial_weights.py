@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 KEY = "model.init_from"
 # What belongs to a task: new where the checkpoint has none for it, left out where the model has no place for it.
 OF_A_TASK = re.compile(
-    r"^(?:head|classifier|score|feature_matching)\.|^(?:bert\.|backbone\.(?:encoder\.)?)?pooler\."
+    r"^(?:head|classifier|score)\.|^(?:bert\.|backbone\.(?:encoder\.)?)?pooler\."
 )
 
 

@@ -20,8 +20,7 @@ REFUSED = {
     "trainer.step.retry_on_oom": (True, "false: one process alone cannot repeat a step"),
     "trainer.step.activation_checkpointing": (True, "false: activations are recomputed anyway"),
 }
-EMPTY = {  # these need whole weights, or the activations inside of layers
-    "feature_matching": "none",
+EMPTY = {  # these need whole weights
     "callbacks.growth.operations": "none",
     "callbacks.analysis.metrics": "null",
 }
@@ -70,9 +69,8 @@ def refuse_unsharded(config: Mapping[str, Any]) -> None:
     for path, value in walk({"trainer": config["trainer"], "callbacks": config.get("callbacks")}):
         if path in REFUSED and value == REFUSED[path][0]:
             _refuse(path, value, REFUSED[path][1])
-        names = [name for name in EMPTY if path == name or path.endswith(f".{name}")]
-        if names and value:
-            _refuse(path, value, EMPTY[names[0]])
+        if path in EMPTY and value:
+            _refuse(path, value, EMPTY[path])
 
 
 def _is_number(text: str) -> bool:

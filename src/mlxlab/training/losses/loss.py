@@ -35,19 +35,15 @@ LossFunction = Callable[[nn.Module, DeviceBatch], LossTerms]
 
 
 class Loss(Protocol):
-    """The function that a run minimises. The trainer calls all four methods of every loss.
+    """The function that a run minimises. The trainer calls all three methods of every loss.
 
-    A loss without state inherits from `Loss` and defines `__call__` only; the three hooks then do nothing. A loss that
-    needs the hooks defines all four methods and does not inherit.
+    A loss without state inherits from `Loss` and defines `__call__` only; the two hooks then do nothing. A loss that
+    needs the hooks defines all three methods and does not inherit.
     """
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         """The loss of every target. Runs inside the gradient and may be compiled: a pure function of its arguments."""
         ...
-
-    def setup(self, model: nn.Module, seed: int) -> None:
-        """Called once before the optimizer is made, also on resume; may add trainable modules to the model."""
-        return
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         """Arrays (B, ...) that `__call__` will find in `batch.aux`, computed on the host.

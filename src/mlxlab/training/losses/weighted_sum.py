@@ -98,10 +98,6 @@ class WeightedSumLoss:
             terms = inner_terms | terms | {f"loss_{name}": value}
         return LossTerms(total, terms)
 
-    def setup(self, model: nn.Module, seed: int) -> None:
-        for loss in self.losses.values():
-            loss.setup(model, seed)
-
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         """The arrays of each loss under `<name>.`, and the current values of weights that change."""
         arrays = {
@@ -130,10 +126,3 @@ class CachedForward(nn.Module):
         if self._output is None or self._tokens is not tokens:
             self._tokens, self._output = tokens, self._model(tokens, mask)
         return self._output
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, for a loss that captures the outputs of its layers and so needs a forward pass of its own."""
-    if isinstance(model, CachedForward):
-        return model._model
-    return model

@@ -9,7 +9,6 @@ from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import Source, Sources
 from mlxlab.extensions.growth.operations.schema import Stack
 from mlxlab.models.build import Architecture
-from mlxlab.models.model import PROJECTIONS
 
 LAYER = re.compile(r"(backbone\.(?:encoder\.)?layers)\.(\d+)\.(.+)")
 RESIDUAL_OUTPUT = re.compile(r"(?:attention\.out|feed_forward\.down)\.(?:base\.)?(\w+)")
@@ -44,8 +43,6 @@ def stack_arrays(
     operation: Stack, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
     """The arrays of the deeper model; copies of layers start with the statistics of their source."""
-    if any(path.startswith(PROJECTIONS) for path in arrays):
-        raise ConfigError("stack: feature matching names layers by number, which would change")
     result: Arrays = {}
     sources: Sources = {}
     layers: dict[int, dict[str, str]] = {}  # the paths of each layer, by name in the layer
