@@ -43,7 +43,6 @@ CHANGES = {  # what is typed
     "prefixed": [],
 }
 NEW_KEYS = {"wider": {"intermediate_size": 96}, "deeper": {"num_layers": 3}}  # of the architecture
-REQUANTISED = ("qlora", "wider")  # its new columns are in groups with others
 NOTHING = ({}, {})
 REPORTS = {  # (weights, optimizer state), as in `transfer.json`
     ("plain", "same"): NOTHING,
@@ -56,7 +55,6 @@ REPORTS = {  # (weights, optimizer state), as in `transfer.json`
     ("lora", "deeper"): ({"matched": 25, "grown": 46}, {"by path": 14, "by map": 26, "fresh": 2}),
     ("lora", "rate"): NOTHING,
     ("qlora", "same"): NOTHING,
-    ("qlora", "wider"): ({"matched": 54, "grown": 24}, {"by path": 22, "by map": 6}),
     ("qlora", "deeper"): ({"matched": 41, "grown": 74}, {"by path": 14, "by map": 26, "fresh": 2}),
     ("qlora", "rate"): NOTHING,
     ("qlora", "prefixed"): ({"renamed": 78}, {"by map": 28}),
@@ -150,7 +148,7 @@ def test_a_command_resumes_a_run_with_another_model(runs, tmp_path, form, change
     after = logits(fork, 2)[
         ..., : before.shape[-1]
     ]  # a fork begins with the checkpoint for its model
-    np.testing.assert_allclose(after, before, atol=0.02 if (form, change) == REQUANTISED else 2e-5)
+    np.testing.assert_allclose(after, before, atol=2e-5)
     check_end(fork, runs / form, change)
 
 

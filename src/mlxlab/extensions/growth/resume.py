@@ -5,6 +5,8 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import ConfigError
@@ -69,7 +71,8 @@ class GrowthPolicy:
         self, plan: Plan, state: TrainState, data: DataModule
     ) -> tuple[Checkpoint, CarriedOver | None]:
         checkpoint = admit_data(plan.checkpoint, data, allow_change=self.allow_data_change)
-        if plan.before == plan.after:
+        weights = named_parameters(state.model)
+        if plan.before == plan.after and not _is_renamed(checkpoint.weights, weights):
             return checkpoint, None
 
         target = "trainer.optimizer._target_"
@@ -80,12 +83,18 @@ class GrowthPolicy:
         carried = carry_over(
             checkpoint,
             plan,
-            named_parameters(state.model),
+            weights,
             flatten_arrays(state.optimizer.state),
             by_shape=self.optimizer_transfer == "shape",
         )
         carried.report.require(self.min_match, str(checkpoint.path))
         return carried.checkpoint, carried
+
+
+def _is_renamed(weights: Arrays, expected: Arrays) -> bool:
+    """Whether a checkpoint has other names for the arrays of the model."""
+    names = {*normalized_names(weights, expected).values()}
+    return weights.keys() != expected.keys() == names
 
 
 def changed_node(node: Node, saved: Mapping[str, Any], requested: Mapping[str, Any]) -> Node:
