@@ -17,7 +17,6 @@ from mlxlab.past_runs.changes import (
     merge_for_resume,
     model_changes,
     record_changes,
-    requested_keys,
 )
 from mlxlab.record.run_record import Continuation
 from mlxlab.schema.dotted_keys import join_key, split_key
@@ -182,26 +181,6 @@ def test_a_node_that_takes_the_place_of_null_is_one_change():
     assert merge_for_resume(merged, saved, ["model/adapter=none"], (now, SAME), folders)[1] == {
         "model.adapter": (lora, None)
     }
-
-
-def test_only_what_the_run_has_not_had_before_is_requested():
-    choices = SAME | {"model/adapter": "none", "model/size": "nano"}
-
-    def requested(*typed, before=()):
-        return requested_keys(list(typed), list(before), (choices, choices), [conf_dir()])
-
-    assert requested("model.num_layers=2", "trainer.epochs=3") == [
-        "model.num_layers",
-        "trainer.epochs",
-    ]
-    assert requested("+model.num_layers=2", before=["model.num_layers=2"]) == []
-    assert requested("model=bert", "model/size=nano", "experiment=quick") == []
-    assert requested("model/adapter=none") == ["model.adapter"]
-    assert requested("model/adapter=none", before=["model/adapter=none"]) == []
-    typed = CommandLine(["++model.num_layers=3"], {}, [])
-    before = typed.after(["model.num_layers=2", "seed=1"], {}).overrides
-    assert requested("model.num_layers=3", "seed=1", before=before) == []
-    assert requested("model.num_layers=2", before=before) == ["model.num_layers"]
 
 
 def continuation(step, *overrides, **model):

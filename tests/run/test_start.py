@@ -146,36 +146,6 @@ def test_a_change_of_the_model_is_named_with_its_step(run_dir, tmp_path):
     assert continuing_lines(record.command.continued) == []
 
 
-def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):
-    first = resume(run_dir, "model/adapter=none", "trainer.max_steps=5")
-    again = resume(run_dir, "model/adapter=none", "trainer.max_steps=5")
-    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
-    assert "changed since the checkpoint: model.adapter: {" in first.stderr
-    assert (
-        "optimizer state: 2 by path, 0 by map, 0 by shape, 23 fresh, 12 dropped\n" in first.stderr
-    )
-    assert "model.adapter" not in again.stderr
-    assert last_state(run_dir)["architecture"]["adapter"] is None
-    assert run_here(str(run_dir), script="verify").stdout.splitlines()[-1] == "verified"
-
-
-def test_settings_that_growth_changed_are_set_by_hand_and_sizes_do_not_shrink(run_dir):
-    config = stored(run_dir)
-    size, rate = config["model"]["intermediate_size"], config["trainer"]["learning_rate"]
-    refused = resume(run_dir, f"model.intermediate_size={size}")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith(
-        f"model.intermediate_size={size}: was 600 in the checkpoint; a resume can raise"
-    )
-    assert refused.stderr.count("\n") == 1
-    resumed = resume(run_dir, f"trainer.learning_rate={rate}", "trainer.max_steps=5")
-    assert (
-        f"changed since the checkpoint: trainer.learning_rate: 0.005 -> {rate}\n" in resumed.stderr
-    )
-    assert last_state(run_dir)["progress"].settings.learning_rate is None
-    assert last_state(run_dir)["architecture"]["intermediate_size"] == 600
-
-
 def test_the_options_of_the_run_are_those_that_typed_keys_are_in(
     finished_run, tmp_path, monkeypatch
 ):

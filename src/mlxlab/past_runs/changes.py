@@ -30,7 +30,6 @@ FREE_KEYS = {  # These are in groups that are structural or frozen.
 }
 FROZEN_GROUPS = ("seed", "objective", "data")
 FILE = "resume_changes.json"
-ADAPTER = "model/adapter"
 UNCHECKED_KEYS = ("resume", "resume_policy", "name")
 _FROZEN = "cannot change on resume; start a new run in another folder"
 
@@ -118,24 +117,6 @@ def has_key(tree: Tree, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     node = value_at(tree, parent)
     return isinstance(node, dict) and name in node
-
-
-def requested_keys(
-    typed: list[str], before: list[str], choices: tuple[Choices, Choices], folders: list[Path]
-) -> list[str]:
-    """The keys that overrides set which the run has not had before: also to the value that they have in its config.
-
-    An option of a group that is in its config sets none, for it may only be there so that keys of the group can be
-    typed; except for `model/adapter`, which a growth schedule changes.
-
-    Args:
-        before: the overrides that the run had when the checkpoint was saved; others as in `merge_for_resume`.
-    """
-    saved, current = choices
-    saved = {group: option for group, option in saved.items() if group != ADAPTER}
-    known = {text.lstrip("+") for text in before}
-    new = [text for text in typed if text.lstrip("+") not in known]
-    return list(_changed_keys(new, (saved, current), folders))
 
 
 def record_changes(folder: Path, step: int, changes: Changes) -> Path:
