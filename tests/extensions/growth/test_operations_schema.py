@@ -9,7 +9,7 @@ GOOD = {"id": "deeper", "op": "stack", "map": [0, 0], "when": {"or_steps": 3}}
 
 
 def issues(*operations):
-    node = {"operations": list(operations), "on_error": "raise"}
+    node = {"operations": list(operations)}
     target, key = "mlxlab.extensions.growth.callback.GrowthSchedule", "callbacks.growth"
     schema = Checker(node).check_node(node, target, key)
     found = list(schema) or list(conflicts({"callbacks": {"growth": node}}))

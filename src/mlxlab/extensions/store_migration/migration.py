@@ -212,7 +212,8 @@ def find_stores(source: Path, central: Path) -> list[Path]:
     path = source.expanduser().resolve()
     stores = {path} if path.is_file() else set()
     for suffix in SUFFIXES:
-        stores.update(filter(_is_store, path.rglob(f"*{suffix}")))
+        # A file that is just being written has a name with a dot in front.
+        stores.update(filter(_is_store, path.rglob(f"[!.]*{suffix}")))
     for meta in path.rglob(META):
         root = meta.parent.parent
         # The folder of an experiment is named by its number.
