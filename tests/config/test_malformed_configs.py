@@ -43,6 +43,7 @@ trainer.learning_rate=-1 -> expected a number > 0
 trainer.learning_rate='1e-3' -> got 1e-3 (text)
 seed=-1 -> expected a whole number >= 0
 seed=18446744073709551616 -> got 18446744073709551616 (too large)
+model.num_heads=5 -> 5 heads do not divide a hidden size of 128
 model.vocab_size=99 -> not a key of the config: the program passes it
 +model.vocab_size=99 -> not a key of the config: the program passes it
 checkpointing.keep=0 -> expected a whole number >= 1
@@ -269,6 +270,9 @@ def test_conflicts_between_keys_are_refused(line):
     assert "are all null: set one of them" in line.refuses("trainer.epochs=null")
     lm = ["data=streaming", "model=transformer"]
     assert "expected trainer=distill" in line.refuses(*lm, "trainer.teachers=[outputs/t]")
+    assert "num_kv_heads=3: 3 key-value" in line.refuses(lm[1], "model.num_kv_heads=3")
+    micro = ["trainer=optimized", "trainer.step.accumulate=1000"]
+    assert "1000 micro-batches of a batch of" in line.refuses(*micro)
     for betas in ("[0.9]", "[0.9,0.99,0.999]"):
         assert "of length <= 2" in line.refuses(f"trainer.optimizer.betas={betas}")
 

@@ -32,8 +32,8 @@ def test_credentials_typed_on_the_command_line_are_refused_unseen(line, override
 @pytest.mark.parametrize(
     ("override", "shown", "variable"),
     [
-        ("cloud.secret_access_key=hunter2", "cloud.secret_access_key", "environment only"),
-        ("+cloud={sas_token: hunter2}", "cloud.sas_token", "environment only"),
+        ("cloud.secret_access_key=hunter2", "cloud.secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+        ("+cloud={sas_token: hunter2}", "cloud.sas_token", "AZURE_STORAGE_SAS_TOKEN"),
         ("tracking.passwd=hunter2", "tracking.passwd", "environment only"),
     ],
 )

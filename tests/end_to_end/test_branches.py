@@ -89,12 +89,12 @@ def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(used, uninte
 
 
 def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(used):
-    left = {path.name for path in used.iterdir()}
-    left -= {".hydra", ".lock", "STATUS.finished", "train.log"}
+    left = {path.name for path in used.iterdir()} - {".hydra", ".lock", "STATUS.finished"}
     summary, facts = (
         (used / "summary.md").read_text(),
         json.loads((used / "run.json").read_text()),
     )
+    log = (used / "train.log").read_bytes()
     (used / "notes.txt").write_text("of the user")
     shorter = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4", "seed=5", *CHEAP)
     second = run_here(*shorter, f"hydra.run.dir={used}")
@@ -103,7 +103,9 @@ def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(u
         f"the earlier run of this folder, {facts['id'][:8]}, is now in {earlier}" in second.stderr
     )
     assert left <= {path.name for path in earlier.iterdir()}
+    assert (earlier / "train.log").read_bytes() == log
     assert "the earlier run of this folder" in (used / "train.log").read_text()
+    assert log not in (used / "train.log").read_bytes()
     assert (earlier / "summary.md").read_text() == summary
     assert json.loads((earlier / "run.json").read_text()) == facts
     new = json.loads((used / "run.json").read_text())

@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from mlxlab.run.context import announce, run_name, tracked_name
+from mlxlab.run.writer import RunWriter
 from mlxlab.terminal.messages import configure_logging
+from support.run_records import blank_record
 
 CFG = {"name": None, "model": {"pretrained": None}}
 
@@ -22,6 +24,17 @@ def test_a_terminal_shows_at_once_what_runs_and_where(tmp_path, monkeypatch):
         == f"mine in {tmp_path}: loading MLX, data and model ..."
     )
     os.close(parent)
+
+
+def test_the_first_line_of_a_resume_names_the_run_that_continues(tmp_path, monkeypatch):
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record(name="mine"))
+    shown = []
+    monkeypatch.setattr("mlxlab.config.hydra.job.group_choices", dict)
+    monkeypatch.setattr("mlxlab.terminal.messages.announce", shown.append)
+    for changes in ({"resume": "auto"}, {"resume": None}, {"resume": "auto", "name": "other"}):
+        announce(CFG | changes, tmp_path)
+    assert [text.partition(" in ")[0] for text in shown] == ["mine", tmp_path.name, "other"]
 
 
 def test_a_pipe_gets_no_line_of_a_quick_start(tmp_path, capsys):

@@ -74,16 +74,16 @@ def test_keys_and_passwords_in_source_code_are_removed():
 @pytest.mark.parametrize(
     ("label", "meant", "shown", "more"),
     [
-        ("max_tokenz=5", "max_tokens", "max_tokenz=5", ""),
+        ("max_token=5", "max_tokens", "max_token=5", ""),
+        ("a.max_token=null", "a.max_tokens", "a.max_token=null", ""),
+        ("token=hf_x1", "tokens", "token=***", ""),
         ("api_ky=5", "", "api_ky=5", ""),
-        ("password=5", "", "password=***", "; credentials are read"),
+        ("password=5", "", "password=***", "; credentials are read from the environment only as M"),
         ("tokn=5", "token", "tokn=5", ""),
-        ("a={b: 1}: a.token=5", "api_token", "a=***", "; credentials are read"),
+        ("tokens.token=5", "api_token", "tokens.token=***", "; credentials are read"),
     ],
 )
-def test_the_value_of_an_unknown_key_is_hidden_if_its_name_is_that_of_a_secret(
-    label, meant, shown, more
-):
+def test_a_misspelt_key_is_no_secret_if_the_key_that_was_meant_is_none(label, meant, shown, more):
     message = f"unknown key; did you mean {meant}?" if meant else "unknown key"
     line = issue_line(label, message)
     assert line.startswith(f"{shown}: {message}{more}")

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ _READABLE = re.compile(r"MLXLAB_\w+|HOME|USER|TMPDIR|HOSTNAME|SCRATCH|SLURM_(JOB
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 _NO_CLOUD = "mlxlab.run.storage.NoCloud"
 _GROWTH = "callbacks.growth.operations"
+
+# Two keys, the first of which may not be above the other, and a message.
+_RULES = (
+    (
+        "trainer.schedule.warmup",
+        "trainer.max_steps",
+        "a warm-up of {} steps is longer than the run of {}",
+    ),
+    (
+        "trainer.step.accumulate",
+        "data.batch_size",
+        "{} micro-batches of a batch of {} rows",
+    ),
+)
 
 
 def check(config: DictConfig | dict[str, Any]) -> None:
@@ -193,6 +208,11 @@ def _explain(error: Exception, config: DictConfig, path: str) -> ConfigIssue:
 
 def conflicts(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     """Issues of rules between keys of a config whose values are valid; a rule whose keys are missing is skipped."""
+    for key, other, message in _RULES:
+        value = _number(tree, key, -inf)
+        limit = _number(tree, other, inf)
+        if value > limit:
+            yield ConfigIssue(key, message.format(value, limit))
     trainer = tree.get("trainer") or {}
     lengths = [trainer.get(key, "") for key in ("epochs", "max_steps", "max_tokens")]
     if lengths == [None, None, None]:
@@ -200,12 +220,27 @@ def conflicts(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
             "trainer.epochs",
             "trainer.epochs, max_steps and max_tokens are all null: set one of them",
         )
-    if value_at(tree, "model.pretrained") and value_at(tree, "model.init_from"):
+    yield from _model(tree)
+    yield from _distillation(tree)
+    yield from _growth(tree)
+
+
+def _model(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
+    """Sizes fit each other; those of a pretrained model are its own."""
+    model = tree.get("model") or {}
+    heads = _number(model, "num_heads", 1)
+    size = _number(model, "hidden_size", 0)
+    if size % heads and model.get("head_dim") is None:
+        yield ConfigIssue("model.num_heads", f"{heads} heads do not divide a hidden size of {size}")
+    groups = _number(model, "num_kv_heads", 1)
+    if heads % groups:
+        yield ConfigIssue(
+            "model.num_kv_heads", f"{groups} key-value heads do not divide {heads} heads"
+        )
+    if model.get("pretrained") is not None and model.get("init_from"):
         yield ConfigIssue(
             "model.init_from", "model.pretrained gives the initial weights too; set one of them"
         )
-    yield from _distillation(tree)
-    yield from _growth(tree)
 
 
 def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
@@ -250,3 +285,10 @@ def _growth(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
             yield ConfigIssue(f"{path}.when", "expected metric_below, metric_above or or_steps")
         if operation["op"] == "set_accumulation" and not is_micro_batched:
             yield ConfigIssue(f"{path}.op", "set_accumulation needs trainer=optimized")
+
+
+def _number(tree: dict[str, Any], path: str, default: float) -> float:
+    value = value_at(tree, path)
+    if isinstance(value, int | float):
+        return value
+    return default

@@ -37,8 +37,9 @@ from mlxlab.run.signals import SignalHandler
 from mlxlab.run.storage import NoCloud, Storage
 from mlxlab.run.writer import RunWriter
 from mlxlab.terminal import messages
-from mlxlab.terminal.messages import activity, survives_closed_pipes
+from mlxlab.terminal.messages import activity, set_aside_log, survives_closed_pipes
 from mlxlab.terminal.program import display_path, run_dir_override
+from mlxlab.terminal.wording import one_line
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.distributed.launch_env import rank
 
@@ -55,7 +56,8 @@ DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV),
     *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR),
 )
-# All that a run leaves but its journal, which may still be uploaded, and its log; others may have files there.
+LOG = "train.log"
+# All that a run leaves but its journal, which may still be uploaded; a run folder may hold files of others.
 _MOVED = (
     FOLDER,
     "base",
@@ -201,11 +203,22 @@ def announce(cfg: Mapping[str, Any], run_dir: Path) -> AbstractContextManager[ob
     """
     from mlxlab.config.hydra.job import group_choices, is_sweep_job
 
-    name = run_name(cfg, group_choices(), run_dir)
+    name = _resumed_name(cfg, run_dir) or run_name(cfg, group_choices(), run_dir)
     title = f"{name} in {display_path(run_dir)}: loading MLX, data and model"
     if rank() > 0 or is_sweep_job():
         return activity(title, since=time.monotonic())
     return messages.announce(title)
+
+
+def _resumed_name(cfg: Mapping[str, Any], run_dir: Path) -> str:
+    """The name of the run that continues in a folder, whose command may name no more than that; "" for a new one."""
+    if cfg.get("resume") is None or cfg["name"]:
+        return ""
+    with suppress(InputNotFoundError, DataError):
+        record = read_run(run_dir)
+        if record.has_begun:
+            return one_line(record.name)
+    return ""
 
 
 def tracked_name(name: str, overrides: Iterable[str]) -> str:
@@ -252,4 +265,5 @@ def set_aside_earlier_run(writer: RunWriter) -> list[str]:
     for name in _MOVED:
         if (folder / name).exists():
             (folder / name).rename(target / name)
+    set_aside_log(folder / LOG, target / LOG)
     return [f"the earlier run of this folder, {short_id}, is now in {display_path(target)}"]

@@ -16,6 +16,8 @@ from contextlib import (
     redirect_stdout,
     suppress,
 )
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from mlxlab.terminal import is_terminal
@@ -46,7 +48,18 @@ class StderrHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """Messages in a file; one that cannot be written, on a full disk, is lost."""
+    """Messages in a file; one that cannot be written, on a full disk, is lost.
+
+    `earlier_bytes` are those of earlier processes.
+    """
+
+    earlier_bytes: int | None = None
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        if self.earlier_bytes is None:
+            self.earlier_bytes = os.fstat(stream.fileno()).st_size
+        return stream
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
@@ -56,6 +69,25 @@ class LogFile(logging.FileHandler):
         return redact(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None: ...
+
+
+def set_aside_log(path: Path, target: Path) -> None:
+    """Moves the messages of earlier processes from a log into another file, those of this one stay."""
+    if not path.is_file():
+        return
+    logs = [each for each in logging.root.handlers if isinstance(each, LogFile)]
+    log = next((each for each in logs if Path(each.baseFilename) == path.absolute()), None)
+    if log is None or log.earlier_bytes is None:
+        path.rename(target)
+        return
+    log.acquire()
+    try:
+        content = path.read_bytes()
+        target.write_bytes(content[: log.earlier_bytes])
+        path.write_bytes(content[log.earlier_bytes :])  # The log appends to the same file.
+        log.earlier_bytes = 0
+    finally:
+        log.release()
 
 
 def _without_bar() -> AbstractContextManager[object]:
