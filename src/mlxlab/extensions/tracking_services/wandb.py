@@ -5,9 +5,6 @@ says how far it has the journal. The horizontal axis is our step.
 """
 
 import os
-import re
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from netrc import NetrcParseError, netrc
@@ -15,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mlxlab.errors import ServiceUnavailableError, UserError
+from mlxlab.errors import ServiceUnavailableError
 from mlxlab.extensions.tracking_services.service import (
     check_package,
     check_project,
@@ -23,9 +20,8 @@ from mlxlab.extensions.tracking_services.service import (
     floats,
 )
 from mlxlab.terminal.redact import redact
-from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.destination import Entry
-from mlxlab.tracking.records import Artifact, Record, RunStart
+from mlxlab.tracking.records import Record, RunStart
 from mlxlab.tracking.tracker import Status
 
 if TYPE_CHECKING:
@@ -36,7 +32,6 @@ STEP = "step"
 POSITION = "journal_position"
 EXIT_CODES: dict[Status, int] = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 VARIABLES = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
-INVALID = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ class Wandb:
             settings=settings,
         )
         run.define_metric("*", step_metric=STEP)
-        return WandbRun(run, entry.folder)
+        return WandbRun(run)
 
     def is_fault_of_journal(self, error: Exception) -> bool:
         return False
@@ -114,11 +109,10 @@ class Wandb:
 
 
 class WandbRun:
-    """A run in W&B; see `destination.Upload`."""
+    """A run in W&B, which gets neither files nor models; see `destination.Upload`."""
 
-    def __init__(self, run: "wandb.Run", folder: Path) -> None:
+    def __init__(self, run: "wandb.Run") -> None:
         self.run = run
-        self.folder = folder
         self.position = int(run.summary.get(POSITION) or 0)
         self.has_ended = False
         self.notes: list[str] = []
@@ -127,8 +121,6 @@ class WandbRun:
         if "m" in record:
             facts = {STEP: record["s"], POSITION: position, "_timestamp": record["t"] / 1000}
             self.run.log({**floats(record["m"]), **facts}, step=position)
-        elif "artifact" in record:
-            self._log_artifact(record["artifact"])
         elif "end" in record:
             self.run.finish(exit_code=EXIT_CODES[record["end"]])
             self.has_ended = True
@@ -139,18 +131,6 @@ class WandbRun:
     def flush(self) -> None:
         """The client of W&B sends by itself."""
 
-    def _log_artifact(self, artifact: Artifact) -> None:
-        """Adds a file or folder of the run folder, if it can be read."""
-        # W&B uploads that folder when the run ends.
-        target = Path(self.run.dir) / _safe(artifact["to"])
-        with tempfile.TemporaryDirectory() as temporary:
-            try:
-                copy = copy_artifact(self.folder, artifact["path"], Path(temporary) / "files")
-            except UserError as error:
-                self.notes.append(str(error))
-                return
-            shutil.copytree(copy if copy.is_dir() else copy.parent, target, dirs_exist_ok=True)
-
 
 def _has_key() -> bool:
     if "WANDB_API_KEY" in os.environ:
@@ -159,9 +139,3 @@ def _has_key() -> bool:
     with suppress(OSError, NetrcParseError):  # There may be no such file.
         return netrc().authenticators(host) is not None
     return False
-
-
-def _safe(path: str) -> str:
-    """A relative path without characters that W&B refuses, and without `..`."""
-    names = [INVALID.sub("_", name) for name in path.split("/")]
-    return "/".join(name for name in names if name.strip("."))
