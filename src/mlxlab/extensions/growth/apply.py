@@ -18,7 +18,6 @@ from mlxlab.extensions.growth.operations.schema import (
 )
 from mlxlab.extensions.growth.optimizer_state import average_of
 from mlxlab.extensions.growth.schedule import misfit, options_text, waits_for
-from mlxlab.models.build import Architecture
 from mlxlab.models.model import count_parameters
 from mlxlab.terminal.tables import markdown_table
 from mlxlab.training.device_batch import to_device
@@ -29,7 +28,6 @@ FAILURES = (UserError, ValueError, RuntimeError, MemoryError)
 SETTINGS = ("learning_rate", "accumulate", "eval_every", "eval_batches")  # Operations name them so.
 ROWS = 2  # rows of the batch that measures a change
 MAX_CHANGE = 1e-4  # relative to the largest output, or to 1 if that is larger
-SIZES = ("num_layers", "hidden_size", "num_heads", "intermediate_size")  # shown before a run
 
 
 class Change(NamedTuple):
@@ -128,33 +126,26 @@ def check_change(change: float, outputs: mx.array) -> None:
         )
 
 
-class Preview(NamedTuple):
-    """A model after an operation."""
-
-    architecture: Architecture
-    parameters: int
-
-
-def preview(operations: Sequence[Operation], state: TrainState) -> list[Preview]:
-    """The model of a state, and that after each operation. Nothing is drawn, computed or changed.
+def preview(operations: Sequence[Operation], state: TrainState) -> list[int]:
+    """The parameters of the model of a state, and after each operation. Nothing is drawn, computed or changed.
 
     Raises ConfigError for an operation that cannot work; names it.
     """
     training = training_of(state)
-    previews = [Preview(state.architecture, count_parameters(state.model))]
+    counts = [count_parameters(state.model)]
     for operation in operations:
-        after = previews[-1]
+        count = counts[-1]
         try:
             if changes_architecture(operation):
                 grown = grow(operation, training, state.new_training, None)
                 training = grown.training
-                after = Preview(training.architecture, count_parameters(grown.model))
+                count = count_parameters(grown.model)
             else:
                 check_settings(operation, state.data)
         except UserError as error:
             raise misfit(operation, error) from None
-        previews.append(after)
-    return previews
+        counts.append(count)
+    return counts
 
 
 def check_settings(operation: Any, data: BatchIterator) -> None:
@@ -170,52 +161,24 @@ def check_settings(operation: Any, data: BatchIterator) -> None:
 
 
 def preview_table(
-    operations: Sequence[Operation],
-    progress: GrowthProgress,
-    previews: Sequence[Preview],
-    step: int,
+    operations: Sequence[Operation], progress: GrowthProgress, counts: Sequence[int], step: int
 ) -> str:
-    """A schedule as a table: the operations that are left, and the model after each.
+    """A schedule as a table: the operations that are left, and the parameters after each.
 
     Args:
-        previews: of those operations.
+        counts: of `preview`, for these operations.
         step: at which the run starts.
     """
     done = len(progress.done)
-    first = previews[0]
-    sizes = {key: first.architecture.node.get(key) for key in SIZES}
-    sizes["vocab_size"] = first.architecture.vocab_size
     start = f"step {step}" if step else "start"
-    rows = [[str(done), "", start, "", _settings(sizes), f"{first.parameters:,}"]]
-    for number, operation in enumerate(operations[done:]):
-        before, after = previews[number : number + 2]
+    rows = [[str(done), "", start, "", f"{counts[0]:,}"]]
+    for number, (operation, count) in enumerate(
+        zip(operations[done:], counts[1:], strict=True), done + 1
+    ):
         when = waits_for(operation["when"])
         if operation.get("then"):
             when += ", then evaluate"
-        rows.append(
-            [
-                str(done + number + 1),
-                operation["id"],
-                f"{operation['op']} {options_text(operation)}".rstrip(),
-                when,
-                _changes(before.architecture, after.architecture) or "unchanged",
-                f"{after.parameters:,}",
-            ]
-        )
-    head = ["", "id", "operation", "when", "model", "parameters"]
-    return markdown_table(head, rows, align="rllllr")
-
-
-def _changes(before: Architecture, after: Architecture) -> str:
-    old = {**before.node, "vocab_size": before.vocab_size}
-    new = {**after.node, "vocab_size": after.vocab_size}
-    return _settings({key: value for key, value in new.items() if old.get(key) != value})
-
-
-def _settings(values: dict[str, Any]) -> str:
-    texts = []
-    for key, value in values.items():
-        if value is not None or key == "adapter":
-            shown = value.get("rank") if isinstance(value, dict) else value
-            texts.append(f"{key}={shown}")
-    return ", ".join(texts)
+        text = f"{operation['op']} {options_text(operation)}".rstrip()
+        rows.append([str(number), operation["id"], text, when, f"{count:,}"])
+    head = ["", "id", "operation", "when", "parameters"]
+    return markdown_table(head, rows, align="rlllr")

@@ -57,9 +57,9 @@ class GrowthSchedule(Callback):
 
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress)
-        previews = preview(self.operations[len(progress.done) :], state)
+        counts = preview(self.operations[len(progress.done) :], state)
         step = 0 if checkpoint is None else checkpoint.step
-        table = preview_table(self.operations, progress, previews, step)
+        table = preview_table(self.operations, progress, counts, step)
         if progress.done:
             table = f"{table}\n{count_done(self.operations, progress)}"
         return table
