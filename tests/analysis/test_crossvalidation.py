@@ -38,11 +38,6 @@ def warned(folder, *lines):
     return folder
 
 
-def test_equal_warnings_of_one_run_are_counted_once(tmp_path):
-    folder = warned(tmp_path / "run", "step 5: not finite", "step 9: not finite")
-    assert fold_warnings(read([folder])) == ["step 5: not finite (1 of 1 runs)"]
-
-
 def test_numbers_in_names_tell_warnings_apart_but_not_the_folder_of_the_run(tmp_path):
     lines = [
         "column 'x1': {0} cells",

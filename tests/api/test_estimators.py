@@ -17,7 +17,8 @@ from mlxlab import Classifier, Regressor
 from mlxlab.api import estimators
 from mlxlab.errors import RunInterrupted
 
-IRIS = load_iris(return_X_y=True)
+ROWS, LABELS = load_iris(return_X_y=True)
+IRIS = (ROWS[::2], LABELS[::2])
 
 
 @pytest.mark.estimator_checks
@@ -64,6 +65,7 @@ def test_a_signal_ends_a_search_and_not_one_fit_of_it(monkeypatch):
         cross_val_score(Classifier(), *IRIS, cv=2)
 
 
+@pytest.mark.slow
 def test_the_tools_of_scikit_learn_use_a_regression():
     rows, targets = load_diabetes(return_X_y=True)
     rows, targets = rows[:120], targets[:120]
@@ -79,10 +81,3 @@ def test_two_fits_of_one_random_state_are_equal():
     first, second = (Classifier(epochs=1, random_state=3).fit(*IRIS) for _ in range(2))
     assert (first.predict_proba(IRIS[0]) == second.predict_proba(IRIS[0])).all()
     assert first.run_.record.seed == second.run_.record.seed != 0
-
-
-def test_a_run_lies_where_it_was_asked_for(tmp_path):
-    classifier = Classifier(epochs=1, folder=str(tmp_path / "run")).fit(*IRIS)
-    assert classifier.run_.folder == tmp_path / "run"
-    del classifier
-    assert (tmp_path / "run" / "run.json").is_file()

@@ -18,7 +18,7 @@ def test_the_texts_are_those_of_the_seed_and_tell_the_label(tmp_path):
     assert all(("splendid" in row["text"]) <= (row["label"] == "positive") for row in rows)
 
 
-@pytest.mark.fault_injection
+@pytest.mark.slow
 def test_the_table_compares_an_empty_cache_with_a_warm_one(capsys):
     assert main(["suite=labelled", "rows=500"]) == 0
     out = capsys.readouterr().out

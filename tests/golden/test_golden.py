@@ -36,6 +36,7 @@ def test_a_run_equals_that_of_its_reference_commit(references, tmp_path):
     assert {name.split("/")[0] for name in outcome.arrays} == {"model", "optimizer"}
 
 
+@pytest.mark.slow
 @needs_history
 def test_a_case_with_another_seed_differs_and_is_named(references, tmp_path, monkeypatch, capsys):
     case = CASE[QUICK]
@@ -50,6 +51,7 @@ def test_a_case_with_another_seed_differs_and_is_named(references, tmp_path, mon
     assert "optimizer: " in output
 
 
+@pytest.mark.slow
 @needs_history
 def test_another_default_does_not_change_a_case(references, tmp_path):
     case = CASE[QUICK]

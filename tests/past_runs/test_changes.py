@@ -1,8 +1,5 @@
 """What a resume may change: the checkpoint's config is the base, only what was typed counts."""
 
-import json
-from functools import reduce
-
 import pytest
 
 from mlxlab.checkpoint.state import Continuation as Saved
@@ -13,14 +10,12 @@ from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.past_runs.changes import (
     CommandLine,
     continuations,
-    key_class,
     merge_for_resume,
     model_changes,
     record_changes,
     requested_keys,
 )
 from mlxlab.record.run_record import Continuation
-from mlxlab.schema.dotted_keys import join_key, split_key
 from mlxlab.views.commands import continuing_lines
 
 SAVED = {
@@ -124,13 +119,6 @@ def test_a_frozen_key_is_refused_by_name(key):
         changed(composed, [key])
 
 
-def test_every_key_has_a_class():
-    assert [
-        key_class(key)
-        for key in ("trainer.epochs", "model.dropout", "model.hidden_size", "data.source", "seed")
-    ] == ["free", "free", "structural", "frozen", "frozen"]
-
-
 @pytest.mark.parametrize("key", ["/x/a.txt", "a.b.c", "it's", "[0]", ""])
 def test_mapping_keys_with_dots_and_quotes_survive_a_resume(key):
     saved = SAVED | {"data": SAVED["data"] | {"mixture": {key: 3, "other": 1}}}
@@ -148,19 +136,6 @@ def test_a_changed_mapping_is_refused_with_its_key_quoted():
         merge_for_resume(
             saved, composed, ["data.mixture={/x/a.txt: 4}"], (SAME, SAME), [conf_dir()]
         )
-
-
-@pytest.mark.parametrize(
-    "keys", [("a",), ("a", "b.c"), ("a.b", "c"), ("", "x"), ("it's", "\\", "[0]", "d")]
-)
-def test_a_formatted_key_is_split_into_the_same_keys(keys):
-    assert split_key(reduce(join_key, keys, "")) == keys
-
-
-def test_changes_are_recorded_one_resume_after_another(tmp_path):
-    record_changes(tmp_path, 3, {"trainer.epochs": (1, 2)})
-    file = record_changes(tmp_path, 5, {"trainer.epochs": (2, 4)})
-    assert [record["step"] for record in json.loads(file.read_text())] == [3, 5]
 
 
 def test_a_damaged_record_of_changes_is_refused(tmp_path):
@@ -215,31 +190,6 @@ def continuation(step, *overrides, **model):
 
 def lines_of(*continued):
     return continuing_lines([Continuation(**each) for each in continued])
-
-
-def test_one_command_that_is_repeated_is_one_line():
-    repeated = [continuation(step, "resume=auto") for step in (5, 1000, 2000)]
-    later = lines_of(*repeated, continuation(2000, "trainer.max_steps=9"))
-    assert [place for place, _ in later] == ["at step 5 (3 times)", "at step 2,000"]
-
-
-@pytest.mark.parametrize(
-    ("positions", "expected"),
-    [
-        ([{"step": 50}, {"step": 20}], "at step 50 (2 times)"),
-        ([{}], ""),
-        ([{"rounds": 2}, {"rounds": 1}], "after 2 rounds (2 times)"),
-    ],
-)
-def test_a_position_is_that_of_the_first_time(positions, expected):
-    continued = [Continuation(["resume=auto"], **each) for each in positions]
-    assert continuing_lines(continued) == [(expected, ["resume=auto"])]
-
-
-def test_a_command_that_typed_nothing_is_no_fork():
-    before = empty_metadata()
-    [record] = continuations(CommandLine([], {}, []), before, 5, {}, {}, continues=True)
-    assert lines_of(record) == [("at step 5", [])]
 
 
 def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():

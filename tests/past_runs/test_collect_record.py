@@ -12,7 +12,7 @@ from mlxlab.record.run_file import read_run, write_run
 from mlxlab.record.run_record import Evaluation, Training
 from mlxlab.views.commands import next_commands
 from support.commands import command
-from support.processes import succeed, tiny_overrides
+from support.processes import succeed_here, tiny_overrides
 
 main = command("info")
 
@@ -24,7 +24,7 @@ def finished(tmp_path_factory):
         "trainer.max_steps=4", "trainer.eval_every=2", "trainer.learning_rate=0.00123"
     )
     overrides.append("name='customer age'")
-    succeed(*overrides, f"hydra.run.dir={folder}")
+    succeed_here(*overrides, f"hydra.run.dir={folder}")
     return folder
 
 
@@ -75,18 +75,6 @@ def test_a_finished_run_is_explained(finished, capsys):
     assert "resume" not in described["next"]
 
 
-def test_a_run_without_a_lock_is_explained(folder, capsys):
-    (folder / "run.lock").unlink()
-    assert main([f"run={folder}"]) == 0
-    assert "finished" in capsys.readouterr().out
-
-
-def test_a_file_in_place_of_a_run_folder_is_called_a_file(tmp_path, capsys):
-    (tmp_path / "model.gguf").touch()
-    assert main([f"run={tmp_path}/model.gguf"]) == 66
-    assert capsys.readouterr().err == f"{tmp_path}/model.gguf: a file, expected a run folder\n"
-
-
 def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, capsys):
     kill(folder)
     (folder / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"short")
@@ -109,18 +97,6 @@ def test_a_run_killed_before_its_first_checkpoint_names_the_command_that_begins_
     assert "resume=auto" not in line
     assert train.main([f"hydra.run.dir={folder}", "resume=auto"]) == 76
     assert "ended before the first checkpoint" in capsys.readouterr().err
-
-
-def test_the_attempts_of_a_run_are_listed(folder, capsys):
-    first = json.loads((folder / "run.json").read_text())["attempts"][0]
-    second = first | {"start": 1e9 + 100, "end": 1e9 + 3700}
-    hostile = first | {"start": 0, "end": 2e11, "status": "failed", "trained": False}
-    change(folder, attempts=[first, second, hostile])
-    assert main([f"run={folder}"]) == 0
-    text = capsys.readouterr().out
-    assert "3 attempts" in text
-    assert "1 h 0 min" in text
-    assert "failed before training" in text
 
 
 def test_the_error_is_that_of_the_attempt_that_decided_the_status(folder, capsys):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
-from mlxlab.past_runs.rerun import expand_rerun, merge_recorded, override_text, restoring_overrides
+from mlxlab.past_runs.rerun import expand_rerun, merge_recorded, override_text
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Parent
 from mlxlab.run.entry import complete_overrides
@@ -141,26 +141,8 @@ def test_a_rerun_cannot_resume_another_run(past_run):
         expand_rerun([f"rerun={past_run}", "resume=outputs/other"], [], lambda overrides: {})
 
 
-def test_overrides_without_it_stay_as_they_are(past_run):
-    assert expand_rerun(["seed=1", "rerun=null"], [], lambda overrides: {}) == [
-        "seed=1",
-        "rerun=null",
-    ]
-
-
 FOLDERS = [conf_dir()]
 RECORDED = ["model=bert", "model/size=tiny", "model.dropout=0.2", "trainer.epochs=3", "+tags.a=b"]
-
-
-def test_a_typed_key_replaces_the_recorded_one():
-    merged, dropped = merge_recorded(RECORDED, ["trainer.epochs=1,2", "++tags.a=c"], FOLDERS)
-    assert (merged, dropped) == (RECORDED[:3], [])
-
-
-def test_a_typed_option_begins_with_its_own_values_and_leaves_other_groups():
-    merged, dropped = merge_recorded(RECORDED, ["model=transformer"], FOLDERS)
-    assert merged == ["model/size=tiny", "trainer.epochs=3", "+tags.a=b"]
-    assert dropped == ["model.dropout=0.2"]
 
 
 OF_ONE_RUN = ["name=first", "resume=auto", "rerun=x", "hydra.run.dir=/x", "hydra/launcher=x"]
@@ -181,20 +163,6 @@ def test_hydra_reads_a_written_value_as_it_was(value):
     override = OverridesParser.create().parse_override(override_text("key", value))
     config = OmegaConf.create({"key": override.value()})
     assert OmegaConf.to_container(config, resolve=True) == {"key": value}
-
-
-def test_overrides_restore_what_a_config_file_changed():
-    saved = {"seed": 1, "trainer": {"epochs": 3, "step": {"a": 1}, "gone": "x"}, "tags": {"a": "b"}}
-    now = {"seed": 1, "trainer": {"epochs": 5, "step": {"a": 1, "new": 2}}, "tags": {"c": "d"}}
-    assert restoring_overrides(saved, now) == [
-        *("+tags.a='b'", "~tags.c", "trainer.epochs=3", "+trainer.gone='x'", "~trainer.step.new")
-    ]
-
-
-def test_what_is_not_taken_over_is_not_restored():
-    saved = {"name": "a", "rerun": "x", "resume_policy": {"min_match": 0}}
-    now = {"name": "b", "rerun": None, "resume_policy": {"min_match": 1}, "trust_folder": False}
-    assert restoring_overrides(saved, now) == []
 
 
 @pytest.mark.parametrize("key", ["tags['a.b']", "a b", ""])

@@ -1,10 +1,6 @@
 """A multirun is a parent run with a child per job, also when jobs fail."""
 
-import subprocess
-import sys
-
-import pytest
-
+from support.processes import run_script
 from support.tracking import project_fixture, query_store, wait_until  # noqa: F401
 
 CONFIG = """
@@ -49,7 +45,7 @@ main()
 
 PARENTS = """
 select name, status from runs
-where run_uuid not in (select run_uuid from tags where key = 'mlflow.parentRunId')
+where run_uuid not in (select run_uuid from tags where key = 'mlflow.parentRunId') order by start_time
 """
 
 CHILDREN = """
@@ -61,19 +57,20 @@ join runs p on p.run_uuid = t.value order by r.name
 def sweep(project, *args):
     (project / "app.yaml").write_text(CONFIG.format(project=project))
     (project / "app.py").write_text(APP)
-    command = [sys.executable, str(project / "app.py"), *args, str(project)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=project, timeout=120)
+    return run_script(project / "app.py", *args, str(project), folder=project)
 
 
-@pytest.mark.parametrize(("x", "status"), [(2, "FINISHED"), (3, "FAILED")])
-def test_the_jobs_of_a_multirun_are_children_of_one_run_which_fails_with_them(project, x, status):
-    done = sweep(project, "-m", f"x=1,{x}")
-    assert (done.returncode == 0) == (status == "FINISHED"), done.stderr
-    wait_until(lambda: [row[1] for row in query_store(project, PARENTS)] == [status])
-    [(name, _)] = query_store(project, PARENTS)
-    assert query_store(project, CHILDREN) == [("job0", "FINISHED", name), ("job1", status, name)]
+def test_the_jobs_of_a_multirun_are_children_of_one_run_which_fails_with_them(project):
+    for x, statuses in ((2, ["FINISHED"]), (3, ["FINISHED", "FAILED"])):
+        done = sweep(project, "-m", f"x=1,{x}", f"hydra.sweep.dir={project}/{x}")
+        assert (done.returncode == 0) == (x == 2), done.stderr
+        wait_until(lambda: [row[1] for row in query_store(project, PARENTS)] == statuses)
+    [(first, _), (second, _)] = query_store(project, PARENTS)
+    children = [(name, "FINISHED", first) for name in ("job0", "job1")]
+    children += [("job0", "FINISHED", second), ("job1", "FAILED", second)]
+    assert sorted(query_store(project, CHILDREN)) == sorted(children)
     overrides = query_store(project, "select value from tags where key = 'mlxlab.overrides'")
-    assert overrides == [(f"x=1,{x}",)]
+    assert sorted(overrides) == [("x=1,2",), ("x=1,3",)]
 
 
 def test_a_sweep_without_tracking_makes_no_store(project):

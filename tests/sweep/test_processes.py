@@ -123,17 +123,6 @@ def test_a_job_waits_for_free_memory(sweep, monkeypatch):
         sweep.launcher(memory_limit=10**6)
 
 
-def test_a_job_starts_where_the_largest_so_far_would_fit(sweep, monkeypatch):
-    free = iter([4 * 10**8, 10**12, 4 * 10**8])
-    monkeypatch.setattr(processes, "free_memory", lambda: next(free))
-    launcher = sweep.launcher(memory_limit=0.5)
-    assert not launcher._has_room()
-    sweep.start(launcher, "slow", 0)
-    launcher.wait()
-    assert launcher._has_room()
-    launcher.close()
-
-
 def test_a_job_that_another_process_runs_is_left_alone(sweep):
     first = sweep.launcher()
     second = sweep.launcher(retries=1)

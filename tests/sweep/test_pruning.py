@@ -50,11 +50,6 @@ def test_a_search_that_is_interrupted_at_any_instant_has_the_same_rungs(tmp_path
     assert {trial.state for trial in whole} == {"COMPLETE", "PAUSED", "FAIL"}
 
 
-@pytest.mark.parametrize(("pruner", "factor"), [("asha", 3), ("hyperband", 3), ("median", 2)])
-def test_a_pruner_promotes_its_share(pruner, factor):
-    assert read(pruner, reduction_factor=3).halving.factor == factor
-
-
 def test_a_third_of_each_rung_is_promoted_and_the_best_trial_ends(tmp_path):
     calls = []
 
@@ -112,20 +107,6 @@ def test_a_search_with_too_few_trials_for_its_rungs_still_trains_one_to_the_end(
     assert asha.promotion(trials, is_last=True) == (1, None)
     trials[1] = finished(1, 0.7, {1: 0.4, 3: 0.6})
     assert asha.promotion(trials, is_last=True) is None
-
-
-def test_a_run_that_ends_before_a_rung_counts_in_it():
-    asha = SuccessiveHalving([1, 3], 2, sign=1, num_brackets=1)
-    other = paused(1, 0.5, 0.4)
-    assert asha.promotion([finished(0, 0.2, {}), other], is_last=False) is None
-    assert asha.promotion([paused(0, 0.6, 0.6), other], is_last=False) == (1, None)
-
-
-def test_hyperband_distributes_trials_by_the_shares_of_its_brackets():
-    hyperband = SuccessiveHalving([1, 3, 9], 3, sign=1, num_brackets=4)
-    counts = Counter(hyperband.first_budget(number) for number in range(4900))
-    for budget, share in {1: 27, 3: 12, 9: 6, None: 4}.items():  # Li et al. 2018, table 1, R = 27
-        assert counts[budget] == pytest.approx(100 * share, rel=0.1)
 
 
 def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **changes: object):

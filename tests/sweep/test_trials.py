@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.sweep.search_space import override_texts, split_space
+from mlxlab.sweep.search_space import split_space
 from mlxlab.sweep.study import Study
 from support.run_records import edit_run
 from support.searches import Point, new_search, run_search
@@ -66,19 +65,6 @@ def test_a_journal_that_is_cut_off_anywhere_is_continued(tmp_path, sampler):
     for length in range(0, len(content), len(content) // 17):
         (tmp_path / "s" / "study.jsonl").write_bytes(content[:length])
         assert run_search(tmp_path / "s", SPACE, loss, **settings) == whole
-
-
-def test_a_kill_leaves_no_link_in_the_folder(tmp_path, monkeypatch):
-    monkeypatch.delattr(os, "symlink")
-    assert len(run_search(tmp_path / "s", [RATE], loss, trials=2)) == 2
-
-
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga"])
-def test_no_point_is_proposed_twice(tmp_path, sampler):
-    trials = run_search(
-        tmp_path / "s", [DROPOUT, "layers=int(interval(1,4))"], loss, sampler=sampler, trials=20
-    )
-    assert len({str(trial.point) for trial in trials}) == len(trials) == 8
 
 
 def test_a_grid_changes_the_last_key_fastest_and_random_draws_no_combination_twice(tmp_path):
@@ -165,12 +151,6 @@ def test_hydras_grammar_is_read_as_a_search_space(values, expected):
     fixed, [domain] = split("seed=3", f"key={values}")
     assert fixed == ["seed=3"]
     assert (domain.key, domain.distribution) == ("key", expected)
-
-
-def test_the_numbers_of_a_range_are_written_without_rounding_errors():
-    _, [domain] = split("a=range(0.5,0,-0.1)")
-    texts = [override_texts({"a": value})[0] for value in domain.values]
-    assert texts == ["a=0.1", "a=0.2", "a=0.3", "a=0.4", "a=0.5"]
 
 
 @pytest.mark.parametrize(

@@ -25,21 +25,6 @@ def test_a_row_of_a_wide_table_is_a_heading_and_a_line_for_each_value():
     ]
 
 
-def test_a_wide_table_of_two_columns_is_a_list_of_pairs():
-    rows = [["a", "one two three"], ["long name", "/a/path/that/is/long"]]
-    table = markdown_table(["key", "value"], rows)
-    assert fit_tables(table, 20).splitlines() == [
-        "key        value",
-        "a          one two",
-        "           three",
-        "long name  /a/path/that/is/long",
-    ]
-
-
-def test_headings_can_be_formatted():
-    assert "<1a2b3c4d>" in fit_tables(TABLE, 30, "<{}>".format).splitlines()
-
-
 def test_columns_are_padded_and_aligned():
     assert markdown_table(
         ["name", "value", "n"], [["a", "1.5", "10"], ["longer name", "-12.25", ""]]
@@ -49,10 +34,6 @@ def test_columns_are_padded_and_aligned():
         "| a           |    1.5 |  10 |",
         "| longer name | -12.25 |     |",
     ]
-
-
-def test_the_last_alignment_holds_for_further_columns():
-    assert markdown_table(["a", "b", "c"], [], "rl").splitlines()[1] == "|----:|-----|-----|"
 
 
 def test_line_breaks_and_control_characters_stay_out_of_a_table():

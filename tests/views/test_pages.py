@@ -7,16 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from markupsafe import Markup
 
 from mlxlab.files.untrusted import validate
 from mlxlab.record.run_record import RunRecord, Sample, SplitResult, TaskKind
-from mlxlab.views import escape
 from mlxlab.views.checks import check
 from mlxlab.views.commands import next_commands
-from mlxlab.views.numbers import duration, interval, number, short, signed
 from mlxlab.views.pages import closing_lines, run_page, summary
-from mlxlab.views.run_tables import memory_plot, metrics_table, mistake_table
+from mlxlab.views.run_tables import metrics_table
 from mlxlab.views.run_view import RunView
 from support.browser import BROWSER, show
 from support.run_records import make_record, view_of
@@ -109,10 +106,6 @@ def test_a_run_without_results_has_all_views(status):
         assert status in text
 
 
-def test_a_run_ends_in_at_most_eight_lines():
-    assert len(closing_lines(view_of(make_record())).strip().splitlines()) <= 8
-
-
 def test_rows_out_of_fold_are_a_further_column():
     record = make_record()
     further = SplitResult("out_of_fold", 713, {"accuracy": 0.77}, {"accuracy": (0.7, 0.8)})
@@ -122,13 +115,6 @@ def test_rows_out_of_fold_are_a_further_column():
     assert sum("out-of-fold" in name for name in names) == 1
     assert view.value == 0.76, "the run is judged by rows that nothing has learned from"
     assert "out-of-fold" in run_page(view)
-
-
-def test_mistakes_of_the_same_text_are_one_row():
-    record = make_record()
-    record.evaluation.mistakes *= 3
-    (row,) = mistake_table(view_of(record)).rows
-    assert row[-2:] == ["train.csv:7", "3"]
 
 
 @pytest.mark.parametrize(
@@ -142,33 +128,6 @@ def test_the_next_command_uses_the_model(task: TaskKind, masked, verb):
     record.data.masked = True
     record.data.task = "language_modelling"
     assert "generate" not in next_commands(view_of(record))
-
-
-def test_a_student_is_compared_by_its_best_evaluation():
-    record = make_record()
-    record.evaluation.models = {
-        "student": {"accuracy": 0.1, "parameters": 10.0},
-        "teacher": {"accuracy": 0.9, "parameters": 40.0},
-    }
-    view = view_of(record)
-    assert view.student["accuracy"] == 0.76
-    assert view.student_share("parameters") == 0.25
-
-
-def test_numbers_are_short_at_every_scale():
-    values = (0.74157, 69.3386, 119.5456, 1e-5, 123456.0, 0.0, -1e-12, None, float("nan"))
-    written = "0.7416, 69.339, 119.55, 1e-05, 1.235e+05, 0.0000, 0.0000, not finite, not finite"
-    assert ", ".join(map(number, values)) == written
-    assert signed(0.25) == "+0.2500"
-    assert interval((0.00123, 0.5)) == "0.0012 to 0.5000"
-    assert interval((0.5, 0.5)) == ""
-    assert [short(value) for value in (999, 1_400_000)] == ["999", "1.4 M"]
-    assert [duration(value) for value in (5, 65, 7260)] == ["5 s", "1 min 5 s", "2 h 1 min"]
-
-
-def test_only_markup_passes_unescaped():
-    assert escape.html(Markup("<b>")) == "<b>"
-    assert escape.html("<b>") == "&lt;b&gt;"
 
 
 def test_views_import_no_heavy_module():
@@ -188,13 +147,3 @@ def test_a_browser_shows_the_page_without_overflow_and_requests(tmp_path, width,
     shown = show(path, tmp_path / "profile", width=width, scheme=scheme)
     assert shown.scroll_width == width
     assert [url for url in shown.requests if not url.startswith(("data:", "file:"))] == []
-
-
-def test_measured_memory_is_plotted_in_mb_from_0():
-    record = make_record()
-    assert memory_plot(view_of(record)) is None
-    record.training.curve = [(50, {"memory/rss": 5e8}), (100, {"memory/rss": 6e8})]
-    plot = memory_plot(view_of(record))
-    assert plot.series[0].points == [(50, 500.0), (100, 600.0)]
-    assert plot.y_axis.ticks[0] == 0
-    assert "memory in MB" in run_page(view_of(record))
