@@ -30,7 +30,7 @@ from mlxlab.config.instantiate import instantiate
 
 @hydra.main(version_base="1.3", config_path=sys.argv.pop(), config_name="app")
 def main(cfg):
-    folder, project = Path(HydraConfig.get().runtime.output_dir), Path(sys.path[0] or ".")
+    folder, project = Path(HydraConfig.get().runtime.output_dir), Path.cwd()
     tracker = instantiate(OmegaConf.to_container(cfg.tracking), folder=folder, project=project)
     tracker.start({"x": cfg.x}, {})
     tracker.log_metrics(1, {"loss": 1.0})
@@ -61,10 +61,11 @@ def sweep(project, *args):
 
 
 def test_the_jobs_of_a_multirun_are_children_of_one_run_which_fails_with_them(project):
-    for x, statuses in ((2, ["FINISHED"]), (3, ["FINISHED", "FAILED"])):
+    for x in (2, 3):
         done = sweep(project, "-m", f"x=1,{x}", f"hydra.sweep.dir={project}/{x}")
         assert (done.returncode == 0) == (x == 2), done.stderr
-        wait_until(lambda: [row[1] for row in query_store(project, PARENTS)] == statuses)
+    ended = ["FINISHED", "FAILED"]
+    wait_until(lambda: [row[1] for row in query_store(project, PARENTS)] == ended)
     [(first, _), (second, _)] = query_store(project, PARENTS)
     children = [(name, "FINISHED", first) for name in ("job0", "job1")]
     children += [("job0", "FINISHED", second), ("job1", "FAILED", second)]
