@@ -10,23 +10,11 @@ import pytest
 import mlxlab
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.loaded_model import LoadedModel
-from support.browser import BROWSER, evaluate, show
+from support.browser import BROWSER, show
 from support.processes import ROOT
 
 PAGES = ["index.html", "how_to/sweeps.html", "reference/configuration.html"]
 PAGES += ["explanation/claims.html"]
-SEARCH = """(async () => {
-  document.querySelector("#__search").click();
-  const query = document.querySelector("[data-md-component=search-query]");
-  query.focus();
-  query.value = "learning rate schedule";
-  query.dispatchEvent(new KeyboardEvent("keyup", {key: "e"}));
-  for (let waited = 0; waited < 200; waited++) {
-    await new Promise((done) => setTimeout(done, 100));
-    const results = document.querySelectorAll(".md-search-result__item a");
-    if (results.length) return results[0].href;
-  }
-})()"""
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +55,3 @@ def test_a_browser_shows_a_page_without_overflow_and_requests(site, tmp_path, pa
     assert shown.scroll_width == width
     assert {address.partition(":")[0] for address in shown.requests} <= {"file", "data"}
     assert len(shown.png) > 10_000
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
-def test_search_works_without_a_server(site, tmp_path):
-    assert evaluate(site / "index.html", tmp_path / "profile", SEARCH).startswith(site.as_uri())

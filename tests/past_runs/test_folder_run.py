@@ -103,12 +103,6 @@ def test_a_foreign_folder_is_refused_in_one_line(folder, command, damage, capsys
     assert "Traceback" not in message
 
 
-def test_control_characters_are_printed_as_text(folder, capsys):
-    edit(folder / "run.json", name="\x1b[2J\nname")
-    assert main(["show", str(folder)]) == 0
-    assert "\x1b" not in capsys.readouterr().out
-
-
 def test_a_time_that_is_none_is_refused_by_its_field(folder, capsys):
     edit(folder / "run.json", attempts=[asdict(attempt_of(start=1e300))])
     assert main(["show", str(folder)]) == 65

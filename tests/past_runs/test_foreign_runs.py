@@ -64,18 +64,19 @@ def resume_auto(folder):
     return ["resume=auto", f"hydra.run.dir={folder}"]
 
 
+def services(outside):
+    """A store and an object store that a stranger chose."""
+    return setting("cloud", s3(outside.url)), setting("tracking", journal(outside.url))
+
+
 CHANNELS = {
     "file": lambda outside: [setting("callbacks.csv", csv(outside.victim))],
-    "file of another callback": lambda outside: [
-        setting("callbacks.early_stopping", csv(outside.victim))
-    ],
-    "folder": lambda outside: [setting("cloud", directory(outside.folder))],
-    "object store": lambda outside: [setting("cloud", s3(outside.url))],
-    "tracking": lambda outside: [setting("tracking", journal(outside.url))],
-    "stored trust": lambda outside: [
-        setting("callbacks.csv", csv(outside.victim)),
+    "several": lambda outside: [
+        setting("callbacks.early_stopping", csv(outside.victim)),
+        setting("cloud", directory(outside.folder)),
         setting("trust_folder", True),
     ],
+    "tracking": services,
 }
 
 
@@ -234,7 +235,6 @@ def test_names_in_an_edited_history_reach_no_other_file(run_dir, outside):
     ("key", "value"),
     [
         ("architecture.hidden_size", 64),
-        ("architecture.mlp_type", "unknown"),
         ("architecture.x", {"_target_": "os.system", "command": "touch owned"}),
     ],
 )
@@ -254,7 +254,7 @@ def test_a_best_checkpoint_of_another_run_is_left_out_of_the_final_evaluation(
 
 
 def test_a_restored_model_and_its_export_have_nothing_of_what_is_left_out(run_dir, outside):
-    change_configs(run_dir, *CHANNELS["object store"](outside), *CHANNELS["tracking"](outside))
+    change_configs(run_dir, *services(outside))
     assert outside.url not in str(restore_model(run_dir).config)
     quantize = ["quantize", f"run={run_dir}", "out=exported", "group_size=32", "evaluate=false"]
     succeed_here(*quantize, script="export")
