@@ -17,7 +17,6 @@ from mlxlab.errors import (
     InputNotFoundError,
     NotAllowedError,
 )
-from mlxlab.inference.restore import save_ensemble
 from mlxlab.record.run_file import read_run
 from mlxlab.training.callback import Callback
 from support.commands import command
@@ -124,15 +123,6 @@ def test_a_model_answers_as_the_command_does(run, tmp_path):
     assert predicted.to_dict("records") == answers
     assert model.predict([]) == []
     assert model.task.labels == ("died", "survived")
-
-
-def test_an_ensemble_predicts_the_mean_of_its_members(run, tmp_path):
-    last = run.folder / "checkpoints" / "step-00000004"
-    save_ensemble(tmp_path, [run.folder, last], "probabilities")
-    members = [mlxlab.load(run.folder, name).predict(DICTS) for name in ("best", "last")]
-    mean = np.mean([[row["probability_died"] for row in member] for member in members], axis=0)
-    ensemble = [row["probability_died"] for row in mlxlab.load(tmp_path).predict(DICTS)]
-    np.testing.assert_allclose(ensemble, mean, rtol=1e-5)
 
 
 def test_what_a_model_cannot_do_is_an_error_of_the_user(run):

@@ -83,9 +83,7 @@ def replace(path, make):
 FOREIGN = {
     "pipe": lambda folder: replace(folder / "run.json", os.mkfifo),
     "deep": lambda folder: (folder / "run.json").write_text("[" * 100_000 + "]" * 100_000),
-    "text": lambda folder: (folder / "run.json").write_bytes(b"\xff\xfe"),
     "nan": lambda folder: edit(folder / "run.json", config={"seed": float("nan")}),
-    "number": lambda folder: edit(folder / "run.json", seed=2**70),
     "folder": lambda folder: replace(folder / "run.json", os.mkdir),
     "target": lambda folder: (folder / "inference" / "config.yaml").write_text(
         "model: {_target_: os.system}"

@@ -13,7 +13,6 @@ from mlxlab.errors import ConfigError
 from mlxlab.past_runs.rerun import expand_rerun, merge_recorded, override_text
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Parent
-from mlxlab.run.entry import complete_overrides
 from support.configs import line, user_config  # noqa: F401
 from support.past_run import past_run
 from support.processes import succeed_here
@@ -64,13 +63,6 @@ def test_the_config_is_that_of_the_run_with_the_changes(past_run, line):
     assert config.data == saved["data"]
 
 
-def test_another_option_begins_with_its_own_values(past_run, line):
-    config = values(line, f"rerun={past_run}", "model=transformer", "model/size=tiny")
-    assert "transformer" in config.model._target_
-    assert (config.model.hidden_size, config.data.batch_size) == (256, 8)
-    assert "left out for another option: model.num_layers=1 model.hidden_size=32" in line.err
-
-
 def test_values_of_the_run_count_where_conf_has_changed(copied_run, line):
     edit_config(copied_run, "patience: null", "patience: 7")
     config = values(line, f"rerun={copied_run}")
@@ -79,11 +71,6 @@ def test_values_of_the_run_count_where_conf_has_changed(copied_run, line):
         f"{copied_run}: conf/ has other values now, those of the run are used: callbacks.early_stopping.patience"
         in line.err
     )
-
-
-def test_each_job_of_a_sweep_has_the_overrides_of_the_past_run(past_run):
-    overrides = complete_overrides([f"rerun={past_run}", "seed=4,5"])
-    assert {"model.hidden_size=32", f"rerun='{past_run}'", "seed=4,5"} <= {*overrides}
 
 
 def test_a_foreign_folder_reaches_nothing_outside(copied_run, line, tmp_path):

@@ -145,14 +145,6 @@ def test_data_files_are_looked_for_before_the_first_job(line, job):
     assert not (line.project / "s").exists()
 
 
-@pytest.mark.parametrize("size", ["0", "-1"])
-def test_a_batch_size_that_hydras_sweeper_asserts_is_refused(line, job, size):
-    basic = ["hydra/sweeper=basic", "hydra/launcher=basic", f"hydra.sweeper.max_batch_size={size}"]
-    message = f"hydra.sweeper.max_batch_size={size}: expected at least 1, or null"
-    assert message in line.refuses(*SWEEP, *basic, "seed=0,1")
-    assert not (line.project / "s").exists()
-
-
 def test_a_launcher_of_a_plugin_that_gives_up_is_one_line(line, job, monkeypatch):
     def give_up(*args, **options):
         raise RuntimeError("a worker process was terminated\n\nby SIGKILL")

@@ -85,10 +85,6 @@ def paused(number: int, *values: float, budgets=(1, 3, 9)) -> FrozenTrial:
     return new_trial(number, rungs, [*rungs][-1], state=TrialState.RUNNING)
 
 
-def finished(number: int, value: float, rungs: dict) -> FrozenTrial:
-    return new_trial(number, rungs, None, value=value)
-
-
 def test_the_highest_rung_is_promoted_first_and_of_equal_trials_the_earlier():
     asha = SuccessiveHalving([1, 3, 9], 2, sign=-1, num_brackets=1)
     low = [paused(0, 0.5), paused(1, 0.7), paused(2, 0.7), paused(3, 0.1)]
@@ -96,17 +92,6 @@ def test_the_highest_rung_is_promoted_first_and_of_equal_trials_the_earlier():
     high = [*low[:2], paused(2, 0.7, 0.8), paused(3, 0.9, 0.75)]
     assert asha.promotion(high, is_last=False) == (2, 9)
     assert asha.promotion(low[:1], is_last=False) is None
-
-
-def test_a_search_with_too_few_trials_for_its_rungs_still_trains_one_to_the_end():
-    asha = SuccessiveHalving([1, 3], 3, sign=1, num_brackets=1)
-    trials = [paused(0, 0.5), paused(1, 0.4)]
-    assert asha.promotion(trials, is_last=False) is None
-    assert asha.promotion(trials, is_last=True) == (1, 3)
-    trials[1] = paused(1, 0.4, 0.6)
-    assert asha.promotion(trials, is_last=True) == (1, None)
-    trials[1] = finished(1, 0.7, {1: 0.4, 3: 0.6})
-    assert asha.promotion(trials, is_last=True) is None
 
 
 def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **changes: object):

@@ -7,11 +7,6 @@ ROWS = [["1a2b3c4d", "a name of several words", "0.5"], ["5e6f", "a|b", ""]]
 TABLE = markdown_table(HEAD, ROWS, "llr")
 
 
-def test_a_table_that_fits_stays_as_it_is():
-    text = f"before\n\n{TABLE}\nafter"
-    assert fit_tables(text, len(TABLE.split("\n")[0])) == text
-
-
 def test_a_row_of_a_wide_table_is_a_heading_and_a_line_for_each_value():
     assert fit_tables(f"before\n{TABLE}\nafter", 30).splitlines() == [
         "before",

@@ -44,10 +44,3 @@ def test_the_verdict_is_a_sentence_and_says_what_would_settle_it(table, expected
     sentences = verdict(table)
     assert sentences[0].startswith(expected)
     assert (advice in sentences[-1]) if advice else len(sentences) == 1
-
-
-def test_results_are_called_what_they_are():
-    [sentence] = verdict([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]], "data.fold")
-    assert "± 0.083 (3 folds; ± is half the width of the 95 % interval)" in sentence
-    assert "The closest rival, x=0, is 0.4 behind (p " in sentence
-    assert ": the probability of a difference this large or larger if both were equal)." in sentence
