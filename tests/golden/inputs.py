@@ -5,8 +5,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-SUBJECTS = ("the cook", "a sailor", "the old teacher")
-SUBJECTS += ("my neighbour", "a young doctor", "the miller")
+SUBJECTS = (
+    "the cook",
+    "a sailor",
+    "the old teacher",
+    "my neighbour",
+    "a young doctor",
+    "the miller",
+)
 VERBS = ("finds", "carries", "watches", "paints", "forgets", "borrows", "repairs")
 OBJECTS = ("a red boat", "the clock", "two heavy stones", "an apple pie", "the garden gate")
 PLACES = ("near the river", "in the kitchen", "behind the school", "at the harbour")

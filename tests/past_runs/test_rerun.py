@@ -129,7 +129,6 @@ def test_a_rerun_cannot_resume_another_run(past_run):
 
 
 FOLDERS = [conf_dir()]
-RECORDED = ["model=bert", "model/size=tiny", "model.dropout=0.2", "trainer.epochs=3", "+tags.a=b"]
 
 
 OF_ONE_RUN = ["name=first", "resume=auto", "rerun=x", "hydra.run.dir=/x", "hydra/launcher=x"]
