@@ -119,15 +119,3 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     for method in ComparisonView(comparison).told:
         assert f"{method.name} against alone, valid/accuracy: " in page.replace("<wbr>", "")
     assert page.count("<svg") == 2
-
-
-def test_the_plots_are_the_runs_and_the_gains_with_their_intervals():
-    better = better_by(0.03)
-    comparison = against_alone(better)
-    runs, gains = ComparisonView(comparison).plots
-    assert [row.dots for row in runs.rows] == [better, ALONE]
-    assert [row.mean for row in runs.rows] == [method.mean for method in comparison.methods]
-    gain = comparison.gains["distilled"]
-    [row] = gains.rows
-    assert (row.name, row.style, row.mean) == ("distilled", "good", gain.mean)
-    assert row.span == gain.interval

@@ -139,6 +139,12 @@ def test_what_a_model_cannot_do_is_an_error_of_the_user(run):
         mlxlab.train("trainer.max_steps=3")
 
 
+def test_texts_become_vectors_of_length_1(run):
+    vectors = mlxlab.load(run).embed(DICTS[:3])
+    assert len(vectors) == 3
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
 def test_a_language_model_continues_texts(tmp_path):
     (tmp_path / "text.txt").write_text("".join(f"One fish, {n} fish.\n" for n in range(300)))
     settings = ["model=transformer", "data=streaming", f"data.source={tmp_path / 'text.txt'}"]

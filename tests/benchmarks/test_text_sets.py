@@ -41,18 +41,6 @@ def test_a_set_becomes_a_csv_file_of_texts_and_labels(package, capsys):
     assert "9 rows, 2 labels" in capsys.readouterr().out
 
 
-def test_rows_are_drawn_by_class_and_seed(package):
-    def draw(seed):
-        file = f"file={package}/drawn.csv"
-        assert make("name=election_tweets", file, "per_class=2", f"seed={seed}") == 0
-        return rows_of(package / "drawn.csv")
-
-    first = draw(0)
-    assert sorted(row["label"] for row in first) == ["A", "A", "B", "B"]
-    assert draw(0) == first
-    assert any(draw(seed) != first for seed in range(1, 5))
-
-
 def test_a_package_that_is_not_installed_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.path", [path for path in sys.path if "site-packages" not in path])
     assert make("name=newsgroups", f"file={tmp_path}/out.csv") == 69

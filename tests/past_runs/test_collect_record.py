@@ -132,3 +132,19 @@ def test_text_from_a_record_controls_no_terminal(folder, capsys):
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [("run.json", None, 66), ("run.json", '{"format": 2', 65), ("run.json", '{"format": 9}', 65)],
+)
+def test_a_damaged_folder_is_one_line(folder, capsys, name, content, code):
+    path = folder / name
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert main([f"run={folder}"]) == code
+    out, err = capsys.readouterr()
+    assert not out
+    assert str(path) in err
+    assert err.count("\n") == 1

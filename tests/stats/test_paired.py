@@ -26,3 +26,11 @@ def test_shared_training_rows_widen_the_interval():
     assert corrected.mean == plain.mean
     ratio = (corrected.high - corrected.mean) / (plain.high - plain.mean)
     assert ratio == pytest.approx(math.sqrt((1 / 5 + 1 / 4) * 5))
+
+
+def test_false_positives_are_as_frequent_as_the_level_says():
+    rng = np.random.default_rng(0)
+    claims = [
+        paired_t_test(rng.normal(size=5)).verdict != "no significant gain" for _ in range(2000)
+    ]
+    assert 0.035 < np.mean(claims) < 0.065

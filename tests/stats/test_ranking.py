@@ -90,3 +90,10 @@ def test_fewer_than_three_seeds_of_any_configuration_name_no_winner(seeds):
         assert ranking.winner is None
         assert ranking.seeds_needed == 3 - seeds
         assert [each.index for each in ranking.short] == [short]
+
+
+def test_a_noisy_configuration_is_judged_by_its_own_noise():
+    rng = np.random.default_rng(3)
+    tables = rng.standard_normal((100, 8, 5))
+    tables[:, 0] *= 20
+    assert share_with_winner(tables, paired=False) < 0.1

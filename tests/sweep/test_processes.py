@@ -54,7 +54,7 @@ def test_a_job_that_ends_in_any_way_leaves_the_others_alone(sweep, capfd):
     ways = ["good", *WAYS, "child", "good"]
     if sys.platform != "linux":
         ways.remove("memory")
-    records = sweep.run(sweep.launcher(n_jobs=3, timeout=6, memory_limit=0.4), ways)
+    records = sweep.run(sweep.launcher(n_jobs=3, timeout=8, memory_limit=0.4), ways)
     reasons = {way: record.reason for way, record in zip(ways, records, strict=True)}
     assert reasons == {"good": "", "child": ""} | {
         way: reason for way, reason in WAYS.items() if way in ways

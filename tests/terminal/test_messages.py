@@ -59,13 +59,6 @@ def test_a_long_activity_is_named_and_named_again_with_the_time_so_far(lines):
     assert lines()[-1] == "reading the data: done after 0:00:00"
 
 
-def test_a_short_activity_says_nothing_and_ends_its_thread(lines):
-    with activity("reading the data"):
-        pass
-    time.sleep(0.1)
-    assert lines() == []
-
-
 def test_items_are_counted_and_the_rest_is_estimated(lines, monkeypatch):
     seconds = iter([0.0, *(10.0 * n for n in range(6))])
     monkeypatch.setattr(messages.time, "monotonic", lambda: next(seconds))

@@ -61,11 +61,3 @@ def test_any_name_is_text_of_the_picture_and_of_its_title(name):
     cells = [text.text for text in tree.iter("text")]
     assert cells.count(short) == 2
     assert short in tree.find("title").text
-
-
-def test_a_plot_lies_in_its_frame():
-    plot = Plot("loss", [Series("a", [(0, 1.0), (100, 3.0), (200, None)])], mark=50)
-    ((first, last),) = [[(plot.x(x), plot.y(y)) for x, y in each.finite] for each in plot.series]
-    assert first[0] < plot.x(plot.mark) < last[0]
-    assert last[1] < first[1], "up is larger"
-    assert Plot("empty", [Series("a", [])]).is_empty
