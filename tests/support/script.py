@@ -5,5 +5,8 @@ import sys
 
 
 def main() -> int:
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
     return 0
