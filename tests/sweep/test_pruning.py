@@ -108,7 +108,6 @@ def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **cha
         ({"min_budget": 2}, [3, 9], "epochs"),
         ({"trainer": {"epochs": "auto"}}, [2], "epochs"),
         ({"trainer": {"max_steps": 800, "eval_every": 60}}, [89, 267], "steps"),
-        ({"trainer": {"max_steps": 90, "eval_every": 10}, "min_budget": 5}, [10, 30], "steps"),
         ({"reduction_factor": 2}, [3, 7, 14], "epochs"),
     ],
 )
