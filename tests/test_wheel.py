@@ -93,8 +93,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 
 
 def test_the_wheel_trains_outside_the_checkout(installed):
-    program = installed / "env" / "lib"
-    [entry] = program.glob("python*/site-packages/mlxlab-*/entry_points.txt")
+    packages = next((installed / "env").glob("lib/python*/site-packages"))
+    [entry] = packages.glob("mlxlab-*/entry_points.txt")
     assert "mlxlab = mlxlab.cli.main:main" in entry.read_text()
     out = mlxlab(installed, "train", *TINY)
     assert "final_state=" in out
