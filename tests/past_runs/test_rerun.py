@@ -73,23 +73,6 @@ def test_values_of_the_run_count_where_conf_has_changed(copied_run, line):
     )
 
 
-def test_a_foreign_folder_reaches_nothing_outside(copied_run, line, tmp_path):
-    hostile = [
-        f"hydra.run.dir={tmp_path}/elsewhere",
-        "cloud=directory",
-        f"cloud.path={tmp_path}/copies",
-    ]
-    hostile += ["callbacks.csv.allow_outside=true", "signals.requeue=true", f"resume={tmp_path}"]
-    edit_json(copied_run / "run.lock", lambda fields: fields["overrides"].extend(hostile))
-    edit_config(copied_run, "allow_outside: false", "allow_outside: true")
-    config = values(line, f"rerun={copied_run}")
-    assert line.runs[0][1].is_relative_to(line.project / "outputs")
-    assert not config.callbacks.csv.allow_outside
-    assert not config.signals.requeue
-    assert config.cloud._target_.endswith(".NoCloud")
-    assert config.resume is None
-
-
 def test_a_foreign_folder_builds_nothing_that_may_not_be_built(copied_run, line):
     edit_config(copied_run, "mlxlab.tracking.tracker.NoTracker", "subprocess.Popen")
     assert "subprocess.Popen" in line.refuses(f"rerun={copied_run}", code=77)
