@@ -99,17 +99,6 @@ def test_a_run_killed_before_its_first_checkpoint_names_the_command_that_begins_
     assert "ended before the first checkpoint" in capsys.readouterr().err
 
 
-def test_the_error_is_that_of_the_attempt_that_decided_the_status(folder, capsys):
-    first = json.loads((folder / "run.json").read_text())["attempts"][0]
-    refused = first | {"status": "failed", "error": "seed=9: cannot change", "trained": False}
-    change(folder, attempts=[first, refused])
-    assert main([f"run={folder}"]) == 0
-    assert "status     finished\n" in capsys.readouterr().out
-    change(folder, status="failed", attempts=[first | {"status": "killed"}, refused])
-    assert main([f"run={folder}"]) == 0
-    assert "failed: seed=9: cannot change\n" in capsys.readouterr().out
-
-
 def test_a_run_that_ended_before_training_names_the_command_that_begins_it(tmp_path, monkeypatch):
     def stop(*args, **options):
         raise RunInterrupted("stopped", 15)
