@@ -5,8 +5,5 @@ import sys
 
 
 def main() -> int:
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    except SystemExit as end:
-        return int(end.code or 0)
+    runpy.run_path(sys.argv[0], run_name="__main__")
     return 0
