@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from mlxlab.cli.app import run_subcommand
@@ -97,15 +98,8 @@ def check_extras(only: str | None = None) -> int:
     Args:
         only: some extras, separated by commas; null takes all.
     """
-    known = sorted(feature_extras())
-    extras = only.split(",") if only else known
-    for extra in extras:
-        if extra not in known:
-            raise ConfigError(
-                f"only={extra}: expected {', '.join(known)}{suggestion(extra, known)}"
-            )
     rows, problems = [], []
-    for extra in extras:
+    for extra in choose(only, sorted(feature_extras())):
         with tempfile.TemporaryDirectory(prefix=f"mlxlab-{extra}-") as folder:
             row, found = _check(extra, Path(folder))
         rows.append(row)
@@ -138,6 +132,15 @@ def _check(extra: str, folder: Path) -> tuple[list[str], list[str]]:
     return row, faults(extra, result)
 
 
+def choose(only: str | None, known: list[str]) -> list[str]:
+    """The known names, or those that `only` lists."""
+    names = only.split(",") if only else known
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"only={name}: expected {', '.join(known)}{suggestion(name, known)}")
+    return names
+
+
 def seconds(action: Callable[[], object]) -> float:
     """Duration of a call."""
     start = time.perf_counter()
@@ -158,14 +161,19 @@ def call(title: str, *command: str | Path, folder: Path = ROOT) -> str:
     return done.stdout
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
+def run_program(argv: Sequence[str] | None, target: str, page: str) -> int:
+    """Calls a function by its dotted name with the options of a command line; returns the exit code."""
+    module, _, name = target.rpartition(".")
 
     def act(args: list[str]) -> int:
-        _, options = parse_args(args, "tests.extras.check_extras")
-        return check_extras(**options)
+        _, options = parse_args(args, target)
+        return int(getattr(import_module(module), name)(**options))
 
-    return run_subcommand(argv, act=act, show_help=lambda _: __doc__.strip(), needs_args=False)
+    return run_subcommand(argv, act=act, show_help=lambda _: page.strip(), needs_args=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_program(argv, "tests.extras.check_extras", __doc__)
 
 
 if __name__ == "__main__":

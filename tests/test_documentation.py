@@ -1,6 +1,5 @@
 """The documentation names what exists: links, files and metrics."""
 
-import json
 import re
 import shlex
 import shutil
@@ -10,9 +9,7 @@ import pytest
 from docs.hooks import generated_pages
 
 import mlxlab
-from mlxlab.cli.train import main
 from mlxlab.run import entry
-from mlxlab.tracking import queue
 from support.processes import ROOT, run_here, tiny_overrides
 from support.sweep_jobs import checked_config
 
@@ -20,15 +17,6 @@ TRAINING_PAGES = sorted((ROOT / "docs" / "how_to" / "training").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.md"))
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
-SMALL = [
-    "model/size=nano",
-    "model.num_layers=1",
-    "trainer.max_steps=4",
-    "trainer.log_every=1",
-    "trainer.eval_every=2",
-    "callbacks.memory_monitor.every_steps=1",
-    "callbacks.throughput.measure_peak_after=0",
-]
 
 
 def read(page):
@@ -80,25 +68,6 @@ def test_commands_can_be_pasted_into_zsh(page):
         assert [line for line in block.splitlines() if unquoted_patterns(line)] == []
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    {
-        "train data.columns=[a, b]": ["data.columns=[a,"],
-        "train 'data.columns=[a, b]' x=\"[a]\"  # a user's file": [],
-        "train debug=one_batch    # does it learn?": ["learn?"],
-        "train 'x=?'  # can't it, or won't?": ["won't?"],
-        "train ~callbacks.report '~callbacks.report' ~/runs": ["~callbacks.report"],
-        "cat docs/*/*.md $(echo $SMOL/*.gguf) data.source=texts/*.csv *.txt": [
-            "data.source=texts/*.csv",
-            "*.txt",
-        ],
-        "until [ -d outputs/killed ]; do sleep 1; done": [],
-    }.items(),
-)
-def test_patterns_of_a_shell_are_recognised(line, words):
-    assert unquoted_patterns(line) == words
-
-
 @pytest.mark.parametrize("file", [*PAGES, *CONFIGS], ids=name_of)
 def test_modules_that_are_run_exist(file):
     for name in re.findall(r"python -m ((?:benchmarks|tests)(?:\.\w+)*)", read(file)):
@@ -136,38 +105,6 @@ def test_the_architecture_page_names_existing_modules():
         assert (package / folder).is_dir(), folder
 
 
-def test_the_table_of_packages_names_what_is_in_them():
-    """A name in small letters is a module, a folder or a function of the package in its row, any other a definition."""
-    package = ROOT / "src" / "mlxlab"
-    sources = {
-        file.relative_to(package).with_suffix(""): file.read_text()
-        for file in package.rglob("*.py")
-    }
-    text = read(ROOT / "docs" / "explanation" / "architecture.md")
-    table = text.split("| package | content |")[1]
-    rows = [
-        re.findall(r"`([^`]+)`", row)
-        for row in re.findall(r"^\| .*$", table.split("\n\n")[0], re.M)
-    ]
-    assert len(rows) > 10
-    for first, *names in rows:
-        own = {
-            path: text
-            for path, text in sources.items()
-            if path.parts[0] in names or path.is_relative_to(first.strip("/"))
-        }
-        assert own, first
-        for name in names:
-            definition = re.compile(rf"^(class |def )?{re.escape(name)}\b", re.M)
-            if re.fullmatch(r"[a-z]\w*(/\w+)*/?", name):
-                parts = {part for path in own for part in path.parts}
-                assert {*name.strip("/").split("/")} <= parts or any(
-                    map(definition.search, own.values())
-                ), name
-            elif re.fullmatch(r"[A-Z]\w*", name):
-                assert any(map(definition.search, sources.values())), name
-
-
 def test_the_architecture_page_draws_the_layers_that_are_enforced():
     from importlib.util import module_from_spec, spec_from_file_location
 
@@ -184,28 +121,6 @@ def test_the_architecture_page_draws_the_layers_that_are_enforced():
         if line.strip()
     ]
     assert drawn == [set(layer) for layer in architecture.LAYERS]
-
-
-@pytest.mark.parametrize(
-    "choice",
-    ["data=titanic data.source=synthetic", "data=streaming data/order=measured trainer=optimized"],
-)
-def test_every_logged_metric_is_documented(choice, tmp_path, monkeypatch):
-    monkeypatch.setattr(queue, "start_uploading", lambda _address: False)
-    text = tmp_path / "text.jsonl"
-    rows = [json.dumps({"text": f"Number {n} follows {n - 1}."}) for n in range(3000)]
-    text.write_text("\n".join(rows))
-    tracking = [f"tracking.uri=sqlite:///{tmp_path}/store.db", "tracking.wait=0"]
-    args = [*choice.split(), *SMALL, f"hydra.run.dir={tmp_path}/run", *tracking]
-    if "streaming" in choice:
-        args += [f"data.source={text}", "data.seq_len=16", "data.batch_size=4"]
-    assert main(args) == 0
-    page = read(ROOT / "docs" / "reference" / "metrics.md")
-    documented = set(re.findall(r"`([a-z0-9_]+/[a-z0-9_]+)`", page))
-    records = map(json.loads, read(tmp_path / "run" / "journal.jsonl").splitlines())
-    logged = {key for record in records for key in record.get("m", {})}
-    assert logged
-    assert logged <= documented
 
 
 def test_the_citation_names_the_version():
@@ -278,6 +193,7 @@ def command_lines(text):
     return [[name, *shlex.split(args, comments=True)] for name, args in lines]
 
 
+@pytest.mark.slow
 def test_own_files_become_predictions_by_the_commands_of_the_page(tmp_path, monkeypatch):
     section = read(ROOT / "docs" / "how_to" / "training" / "own_data.md")
     readme = read(ROOT / "README.md")

@@ -11,7 +11,6 @@ from tests.extras import (
     faults,
     feature_extras,
     files_using,
-    main,
     read_report,
 )
 
@@ -42,21 +41,9 @@ def test_the_page_on_installation_lists_every_extra():
     assert set(re.findall(r"`(\w+)`", " ".join(rows))) == feature_extras() | NO_FEATURE
 
 
-def test_a_report_is_counted(tmp_path):
-    result = result_of(tmp_path, "no Node")
-    assert (result.num_passed, result.failures) == (1, ["tests.a::fails", "tests.b::b"])
-    assert faults("cloud", result) == result.failures
-
-
 @pytest.mark.parametrize("reason", ["no obstore", "needs the extra cloud", "install 'x[cloud]'"])
 def test_a_test_of_an_installed_extra_must_not_be_skipped(tmp_path, reason):
     result = result_of(tmp_path, reason)
     skipped = f"skipped with the extra installed: {reason}"
     assert faults("cloud", result) == [*result.failures, skipped]
     assert faults("zoo", result) == result.failures
-
-
-def test_an_unknown_extra_is_one_line(capsys):
-    assert main(["only=clout"]) == 2
-    error = capsys.readouterr().err
-    assert re.fullmatch(r"only=clout: expected cloud, .*\bzoo; did you mean cloud\?\n", error)

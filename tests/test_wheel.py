@@ -92,23 +92,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert not [name for name in names if "benchmark" in name or "test" in name]
 
 
-def test_the_version_is_that_of_the_package(installed):
-    assert mlxlab(installed, "--version") == f"mlxlab {__version__}\n"
-
-
 def test_the_wheel_trains_outside_the_checkout(installed):
+    packages = next((installed / "env").glob("lib/python*/site-packages"))
+    [entry] = packages.glob("mlxlab-*/entry_points.txt")
+    assert "mlxlab = mlxlab.cli.main:main" in entry.read_text()
     out = mlxlab(installed, "train", *TINY)
     assert "final_state=" in out
     (run,) = (installed / "outputs").glob("*/*")
     assert (run / "run.json").exists()
-    assert f"run folder: {run.relative_to(installed)}" in out
-
-
-def test_the_installed_package_is_imported_not_the_checkout(installed):
-    python = installed / "env" / "bin" / "python"
-    where = call([python, "-c", "import mlxlab; print(mlxlab.__file__)"], installed)
-    assert Path(where.strip()).is_relative_to(installed)
-    assert not Path(where.strip()).is_relative_to(ROOT)
 
 
 def test_the_wheel_has_the_same_conf_and_help(installed):
@@ -119,9 +110,3 @@ def test_the_wheel_has_the_same_conf_and_help(installed):
     names = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     conf = next(library.glob("python*/site-packages/mlxlab/conf"))
     assert {path.relative_to(conf) for path in conf.rglob("*.yaml")} == names
-
-
-def test_the_wheel_declares_the_program(installed):
-    library = installed / "env" / "lib"
-    entry = next(library.glob("python*/site-packages/mlxlab-*/entry_points.txt"))
-    assert "mlxlab = mlxlab.cli.main:main" in entry.read_text()

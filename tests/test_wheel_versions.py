@@ -5,7 +5,7 @@ import sys
 import tomllib
 
 import pytest
-from tests.wheel_versions import find_python, main, supported_versions
+from tests.wheel_versions import find_python, supported_versions
 
 from mlxlab.errors import InputNotFoundError
 from support.processes import ROOT
@@ -32,8 +32,3 @@ def test_interpreters_are_found_by_what_they_say_of_themselves(monkeypatch, tmp_
     behind.write_text("#!/bin/sh\necho Python 3.99.1\n")
     behind.chmod(0o755)
     assert find_python("3.99") == behind
-
-
-def test_an_unknown_version_is_one_line(capsys):
-    assert main(["only=3.21"]) == 2
-    assert re.fullmatch(r"only=3\.21: expected 3\.11, .*\n", capsys.readouterr().err)

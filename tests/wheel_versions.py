@@ -18,12 +18,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.extras import ROOT, call, seconds
+from tests.extras import ROOT, call, choose, run_program, seconds
 
-from mlxlab.cli.app import run_subcommand
-from mlxlab.cli.command import parse_args
-from mlxlab.errors import ConfigError, InputNotFoundError
-from mlxlab.terminal.nearest import suggestion
+from mlxlab.errors import InputNotFoundError
 from mlxlab.terminal.tables import markdown_table
 
 TRAIN = ("train", "experiment=quick", "hydra.run.dir=quick")
@@ -62,14 +59,7 @@ def check_versions(only: str | None = None) -> int:
     Args:
         only: some versions, separated by commas; null takes all.
     """
-    known = supported_versions()
-    versions = only.split(",") if only else known
-    for version in versions:
-        if version not in known:
-            raise ConfigError(
-                f"only={version}: expected {', '.join(known)}{suggestion(version, known)}"
-            )
-    pythons = {version: find_python(version) for version in versions}
+    pythons = {version: find_python(version) for version in choose(only, supported_versions())}
     with tempfile.TemporaryDirectory(prefix="mlxlab-wheel-") as folder:
         call("build", sys.executable, "-m", "hatchling", "build", "-d", folder)
         (wheel,) = Path(folder).glob("*.whl")
@@ -103,13 +93,7 @@ def _check(version: str, python: Path, wheel: Path, folder: Path) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-
-    def act(args: list[str]) -> int:
-        _, options = parse_args(args, "tests.wheel_versions.check_versions")
-        return check_versions(**options)
-
-    return run_subcommand(argv, act=act, show_help=lambda _: __doc__.strip(), needs_args=False)
+    return run_program(argv, "tests.wheel_versions.check_versions", __doc__)
 
 
 if __name__ == "__main__":

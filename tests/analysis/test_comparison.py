@@ -54,33 +54,6 @@ def test_lower_is_better_for_losses():
         assert "lower" in sentence(lower)
 
 
-@pytest.mark.parametrize(
-    ("metric", "difference", "expected"),
-    [
-        ("valid/loss", 0.058, "0.0580 higher, which is worse (gain -0.0580, 95 % interval -0."),
-        ("valid/loss", -0.058, "0.0580 lower, which is better (gain +0.0580, 95 % interval +0."),
-        ("valid/f1", 0.058, "0.0580 higher, which is better (gain +0.0580, 95 % interval +0."),
-        ("valid/f1", -0.058, "0.0580 lower, which is worse (gain -0.0580, 95 % interval -0."),
-    ],
-)
-def test_the_direction_of_a_difference_is_said_in_words(metric, difference, expected):
-    values = [value + difference * (1 + i / 10**4) for i, value in enumerate(ALONE, -2)]
-    text = sentence(against_alone(values, metric))
-    assert text.startswith(f"distilled against alone, {metric}: {expected}")
-
-
-def test_methods_are_listed_from_the_best_one_and_equal_values_have_no_sign():
-    methods = [
-        results("alone", ALONE),
-        results("same", ALONE),
-        results("b", [value + 0.443 for value in ALONE]),
-    ]
-    table = comparison_lines(compare("valid/accuracy", methods, "alone"))
-    rows = [line.split("|") for line in table.splitlines() if line.startswith("|")][2:]
-    cells = [(row[1].strip(), row[5].strip()) for row in rows]
-    assert cells == [("b", "+0.4430"), ("alone", ""), ("same", "0.0000")]
-
-
 def test_pairs_are_runs_of_the_same_name():
     reference = MethodResults("a", {"seed 0": 0.5, "seed 1": 1.5})
     shuffled = MethodResults("b", {"seed 1": 2.0, "seed 0": 1.0, "seed 7": 9.0})
@@ -137,20 +110,3 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     for method in ComparisonView(comparison).told:
         assert f"{method.name} against alone, valid/accuracy: " in page.replace("<wbr>", "")
     assert page.count("<svg") == 2
-
-
-def test_the_plots_are_the_runs_and_the_gains_with_their_intervals():
-    better = better_by(0.03)
-    comparison = against_alone(better)
-    runs, gains = ComparisonView(comparison).plots
-    assert [row.dots for row in runs.rows] == [better, ALONE]
-    assert [row.mean for row in runs.rows] == [method.mean for method in comparison.methods]
-    gain = comparison.gains["distilled"]
-    [row] = gains.rows
-    assert (row.name, row.style, row.mean) == ("distilled", "good", gain.mean)
-    assert row.span == gain.interval
-
-
-def test_a_single_pair_has_no_plot_of_gains():
-    views = [ComparisonView(against_alone(values)) for values in ([0.9], [0.9, 0.8])]
-    assert [len(view.plots) for view in views] == [1, 2]

@@ -17,10 +17,3 @@ def test_outliers_lie_beyond_the_fences_of_the_logarithms_at_both_ends():
         logs = np.sort(np.log(counts[counts > 0]))
         assert np.quantile(logs, 0.75) == high
         assert sorted(token_outliers(counts)["frequent"].tolist()) == expected
-
-
-def test_equal_counts_and_a_single_token_have_no_outliers():
-    for counts in (np.array([0, 7]), np.full(50, 3)):
-        outliers = token_outliers(counts)
-        assert not len(outliers["frequent"])
-        assert not len(outliers["rare"])

@@ -18,6 +18,7 @@ from mlxlab.api import estimators
 from mlxlab.errors import RunInterrupted
 
 IRIS = load_iris(return_X_y=True)
+DIABETES = tuple(part[:120] for part in load_diabetes(return_X_y=True))
 
 
 @pytest.mark.estimator_checks
@@ -64,25 +65,21 @@ def test_a_signal_ends_a_search_and_not_one_fit_of_it(monkeypatch):
         cross_val_score(Classifier(), *IRIS, cv=2)
 
 
-def test_the_tools_of_scikit_learn_use_a_regression():
-    rows, targets = load_diabetes(return_X_y=True)
-    rows, targets = rows[:120], targets[:120]
+def test_a_regression_is_cross_validated_in_a_pipeline():
     pipeline = make_pipeline(StandardScaler(), Regressor(epochs=2))
-    assert cross_val_score(pipeline, rows, targets, cv=2).mean() > 0.1
+    assert cross_val_score(pipeline, *DIABETES, cv=2).mean() > 0.1
+
+
+@pytest.mark.slow
+def test_a_grid_search_chooses_a_learning_rate():
     search = GridSearchCV(Regressor(epochs=1), {"learning_rate": [1e-5, 1e-2]}, cv=2)
-    search.fit(rows, targets)
+    search.fit(*DIABETES)
     assert search.best_params_["learning_rate"] in (1e-5, 1e-2)
-    assert len(search.predict(rows)) == 120
+    assert len(search.predict(DIABETES[0])) == 120
 
 
 def test_two_fits_of_one_random_state_are_equal():
-    first, second = (Classifier(epochs=1, random_state=3).fit(*IRIS) for _ in range(2))
+    few = [part[::5] for part in IRIS]
+    first, second = (Classifier(epochs=1, random_state=3).fit(*few) for _ in range(2))
     assert (first.predict_proba(IRIS[0]) == second.predict_proba(IRIS[0])).all()
     assert first.run_.record.seed == second.run_.record.seed != 0
-
-
-def test_a_run_lies_where_it_was_asked_for(tmp_path):
-    classifier = Classifier(epochs=1, folder=str(tmp_path / "run")).fit(*IRIS)
-    assert classifier.run_.folder == tmp_path / "run"
-    del classifier
-    assert (tmp_path / "run" / "run.json").is_file()

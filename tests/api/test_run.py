@@ -16,9 +16,7 @@ from mlxlab.errors import (
     DataError,
     InputNotFoundError,
     NotAllowedError,
-    RunInterrupted,
 )
-from mlxlab.inference.restore import save_ensemble
 from mlxlab.record.run_file import read_run
 from mlxlab.training.callback import Callback
 from support.commands import command
@@ -127,15 +125,6 @@ def test_a_model_answers_as_the_command_does(run, tmp_path):
     assert model.task.labels == ("died", "survived")
 
 
-def test_an_ensemble_predicts_the_mean_of_its_members(run, tmp_path):
-    last = run.folder / "checkpoints" / "step-00000004"
-    save_ensemble(tmp_path, [run.folder, last], "probabilities")
-    members = [mlxlab.load(run.folder, name).predict(DICTS) for name in ("best", "last")]
-    mean = np.mean([[row["probability_died"] for row in member] for member in members], axis=0)
-    ensemble = [row["probability_died"] for row in mlxlab.load(tmp_path).predict(DICTS)]
-    np.testing.assert_allclose(ensemble, mean, rtol=1e-5)
-
-
 def test_what_a_model_cannot_do_is_an_error_of_the_user(run):
     model = mlxlab.load(run.folder)
     with pytest.raises(ConfigError, match="cannot generate"):
@@ -169,22 +158,6 @@ def test_a_language_model_continues_texts(tmp_path):
     assert isinstance(second, str)
     with pytest.raises(NotAllowedError, match="a language model predicts no labels"):
         model.predict(["One"])
-
-
-def test_training_in_another_thread_leaves_signals_alone(tmp_path):
-    results = []
-    config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'run'}")
-    thread = threading.Thread(target=lambda: results.append(mlxlab.train(config)))
-    thread.start()
-    thread.join()
-    assert results[0].metrics
-
-
-def test_an_interrupted_run_says_where_it_is():
-    error = RunInterrupted("stopped at step 3", 2)
-    error.add_note("run folder: outputs/x")
-    lines = ["RunInterrupted: stopped at step 3", "run folder: outputs/x"]
-    assert error._render_traceback_() == lines
 
 
 INTERRUPT = """
@@ -226,11 +199,13 @@ class Misspelt(Watcher):
     def on_stepp(self, context, state, result): ...
 
 
-@pytest.mark.parametrize("is_list", [True, False])
-def test_callback_objects_or_one_see_every_step(tmp_path, is_list):
+def test_callback_objects_see_every_step_also_in_another_thread(tmp_path):
+    """Signals are left alone there."""
     watcher = Watcher()
     config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'run'}")
-    mlxlab.train(config, callbacks=[watcher] if is_list else watcher)
+    thread = threading.Thread(target=mlxlab.train, args=[config], kwargs={"callbacks": [watcher]})
+    thread.start()
+    thread.join()
     assert watcher.steps == 4
 
 

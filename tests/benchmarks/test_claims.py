@@ -8,9 +8,8 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.claims import ledger as ledger_module
 from benchmarks.claims import measure
-from benchmarks.claims.ledger import PAGE, one_line, read_ledger, within, without_links
+from benchmarks.claims.ledger import PAGE, one_line, read_ledger, without_links
 from benchmarks.claims.page import render
-from benchmarks.steps.steps import _summary
 
 from mlxlab.errors import DataError, ServiceUnavailableError
 from support.processes import ROOT
@@ -50,10 +49,6 @@ def test_every_figure_links_to_its_claim(ledger):
         where = without_links(text).index(ledger.statement(name))
         near = [len(without_links(text[:link])) for link in links]
         assert any(-200 < position - where < 1000 for position in near), name
-
-
-def test_claims_of_older_programs_name_claims_of_the_ledger(ledger):
-    assert {name for claim in ledger.older for name in claim["claims"]} <= ledger.claims.keys()
 
 
 @pytest.fixture
@@ -121,29 +116,3 @@ def test_what_cannot_be_measured_is_one_line(small, capsys):
     declared.write_text(declared.read_text().replace("bound", "bond"))
     assert main(["suite=claims"]) == DataError.exit_code
     assert "claims[0]: 'bound' is missing" in capsys.readouterr().err
-
-
-def test_a_claim_without_patterns_is_the_time_of_its_command():
-    claim = {"id": "a", "patterns": [], "scale": 1 / 60}
-    assert measure.read_values(claim, "", 90.0) == [1.5]
-
-
-@pytest.mark.parametrize(
-    ("bound", "holds"),
-    [("", True), ("<= 2", True), ("<= 1.9", False), (">= 2.1", False), ("== 2", True)],
-)
-def test_bounds(bound, holds):
-    assert within(2.0, bound) == holds
-
-
-def test_the_suite_of_steps_compares_over_all_sizes():
-    def result(**seconds):
-        times = {name.replace("_", " "): each for name, each in seconds.items()}
-        return {"subjects": [{"name": name, "seconds": each} for name, each in times.items()]}
-
-    first = result(simple=[1.0], optimized=[0.5, 0.4, 0.9], plain_MLX=[10.0], PyTorch=[0.5])
-    second = result(simple=[1.0], optimized=[1.0], plain_MLX=[15.0], PyTorch=[])
-    assert _summary([first, second]) == [
-        "plain MLX takes 15.0 to 20.0 times as long as optimized",
-        "optimized takes 1.00 to 1.00 of the time of PyTorch",
-    ]

@@ -16,6 +16,7 @@ def corpus(tmp_path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_the_loader_suite_reports_tokens_per_second(corpus):
     report = loader(corpus, rounds=1)
     [speed] = figures(report)
@@ -26,6 +27,7 @@ def test_the_loader_suite_reports_tokens_per_second(corpus):
     assert "Seconds to the first batch after restoring one of" in report
 
 
+@pytest.mark.slow
 def test_streaming_memory_is_measured_in_separate_processes(corpus):
     [report] = figures(streaming_memory.streaming_memory(corpus, min_bytes=1000))
     names = [name for name, *_ in report["rows"]]

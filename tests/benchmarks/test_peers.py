@@ -47,21 +47,6 @@ def test_both_tokenizers_reach_the_size(tmp_path, capsys):
     assert out.count(" 270 |") == 2
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["suite=tokenizer_training"], "suite=tokenizer_training: expected source="),
-        (["suite=loader"], "suite=loader: expected source="),
-        (["suite=streaming_memory"], "suite=streaming_memory: expected source="),
-        (["suite=curriculum"], "suite=curriculum: expected file="),
-        (["suite=decoding", "shape=nan"], "shape=nan: expected nano, tiny"),
-    ],
-)
-def test_wrong_options_are_named(args, message, capsys):
-    assert main(args) == 2
-    assert capsys.readouterr().err.startswith(message)
-
-
 def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.steps.peer_process.find_spec", lambda name: None)
     assert main(["suite=checkpoints", "size=nano", "compare_with=torch"]) == 2

@@ -15,7 +15,7 @@ SHAPES |= {f"mlp.{name}_proj": (128, 64) for name in ("gate", "up")}
 SHAPES |= dict.fromkeys(("input_layernorm", "post_attention_layernorm"), (64,))
 
 
-@pytest.mark.fault_injection  # compiles: 10 s
+@pytest.mark.slow
 def test_the_table_has_every_variant(tmp_path, capsys):
     rng = np.random.default_rng(0)
     shapes = {f"model.layers.0.{name}.weight": shape for name, shape in SHAPES.items()}
@@ -29,17 +29,3 @@ def test_the_table_has_every_variant(tmp_path, capsys):
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     assert [row[1] for row in rows] == ["LoRA, float32 base", "QLoRA", "QLoRA, MLX's product"]
     assert rows[1][-2] == rows[2][-2] < "0.3"
-
-
-@pytest.mark.parametrize(
-    ("args", "code", "message"),
-    [
-        (["model=/none"], 66, "no such folder"),
-        (["model=/none", "compare_with=torch"], 2, "expected mlx_lm"),
-        (["rounds=0", "model=/none"], 2, "expected a whole number >= 1"),
-    ],
-)
-def test_what_cannot_be_measured_is_one_line(capsys, args, code, message):
-    assert main(["suite=qlora", *args]) == code
-    error = capsys.readouterr().err
-    assert (message in error, len(error.splitlines())) == (True, 1), error

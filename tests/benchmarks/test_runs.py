@@ -12,6 +12,7 @@ runs_main = command("runs")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
+@pytest.mark.slow
 def test_every_command_reads_the_store_of_the_benchmark(monkeypatch, capsys):
     codes = []
 
@@ -23,9 +24,3 @@ def test_every_command_reads_the_store_of_the_benchmark(monkeypatch, capsys):
     assert main(["suite=runs", "runs=30", "rows=300", "rounds=1"]) == 0
     assert codes == 2 * [*[0] * (len(runs.COMMANDS) - 1), 2]
     assert "| a misspelt name   |" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("arg", ["runs=0", "rows=x"])
-def test_a_wrong_number_is_refused(arg, capsys):
-    assert main(["suite=runs", arg]) == 2
-    assert capsys.readouterr().err.count("\n") == 1

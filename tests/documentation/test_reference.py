@@ -6,7 +6,7 @@ from functools import cache
 from importlib import import_module
 
 import yaml
-from docs.hooks import generated_pages, without_outer_links
+from docs.hooks import generated_pages
 
 import mlxlab
 from mlxlab import api, errors
@@ -14,7 +14,7 @@ from mlxlab.cli.main import subcommands
 from mlxlab.config.option_files import groups
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.root import TARGET, node_signature
-from mlxlab.config.schema.signature import Record, find_classes, read_signature
+from mlxlab.config.schema.signature import read_signature
 from mlxlab.extensions.cloud import run_files
 from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
 from mlxlab.run import context, verify
@@ -61,14 +61,6 @@ def nodes(path, values):
             yield from nodes(f"{path}.{key}".lstrip("."), value)
 
 
-def records(hint):
-    for kind in find_classes(hint):
-        if isinstance(kind, Record):
-            yield kind
-            for key in read_signature(kind.target).keys.values():
-                yield from records(key.hint)
-
-
 def test_every_group_and_option_is_in_the_reference():
     text = configuration()
     for group, options in groups([conf_dir()]).items():
@@ -94,18 +86,6 @@ def test_every_key_is_in_the_reference():
         inner = any(key.startswith(f"{name}.") for key in documented)
         assert name in documented or name in groups([conf_dir()]) or inner, name
     assert num_keys > 200
-
-
-def test_every_key_of_a_mapping_in_a_list_is_in_the_reference():
-    text, num_fields = configuration(), 0
-    for _, path, values in files():
-        for node, target, _ in nodes(path, values):
-            for key in node_signature(target, node).keys.values():
-                for record in records(key.hint):
-                    for field in read_signature(record.target).keys:
-                        assert f"`{field}`" in text, (record, field)
-                        num_fields += 1
-    assert num_fields > 50
 
 
 def test_every_command_is_in_the_reference():
@@ -144,30 +124,14 @@ def test_all_of_the_python_api_is_in_the_reference():
     assert {*mlxlab.__all__} - {"__version__"} | {"LoadedModel", "GenerationConfig"} <= {*names}
 
 
-@cache
-def source():
-    return "\n".join(file.read_text() for file in (ROOT / "src" / "mlxlab").rglob("*.py"))
-
-
 def test_every_metric_is_documented():
     documented = set(re.findall(r"`([a-z_]+/[\w/<>]+)`", METRICS))
     assert set(Metric.__args__) <= documented
     folders = {"data/titanic"}
-    logged = set(re.findall(rf'f?"({MEASURED})"', source())) - folders
+    source = "\n".join(file.read_text() for file in (ROOT / "src" / "mlxlab").rglob("*.py"))
+    logged = set(re.findall(rf'f?"({MEASURED})"', source)) - folders
     assert len(logged) > 20
     assert logged - groups([conf_dir()]).keys() <= documented
-
-
-def test_every_documented_metric_is_in_the_source():
-    """By the last part of its name, which may follow a prefix that the program adds, or precede a number."""
-    cells = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+)", METRICS, re.M)
-    keys = [key for cell in cells for key in re.findall(r"`([^`]+)`", cell)]
-    assert len(keys) > 60
-    words = set(re.findall(r"[a-z0-9_]+", source()))
-    for key in keys:
-        last = key.rpartition("/")[2]
-        last = re.sub(r"<\w+>|_\d+$|_?\.\.\.|^aligned_|^state_", "", last).strip("_")
-        assert not last or any(word.endswith(last) for word in words), key
 
 
 def names_in(pattern):
@@ -185,9 +149,3 @@ def test_every_file_of_a_run_folder_is_documented():
     written |= {path.name for folder in folders for path in folder.iterdir()}
     assert {"run.json", "mistakes.csv"} <= written
     assert written <= documented | {"tokenizer.json"}, written - documented
-
-
-def test_links_to_files_outside_the_docs_are_plain_text_in_the_site():
-    text = "[a](../../README.md#x) [b](../index.md) [c](c.md) ![d](../images/d.png)"
-    assert without_outer_links(text, "how_to/a.md") == text.replace("[a](../../README.md#x)", "a")
-    assert without_outer_links("[a](../README.md)", "index.md") == "a"

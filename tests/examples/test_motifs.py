@@ -33,6 +33,7 @@ def follow_readme(folder, site, changes, commands):
     return project
 
 
+@pytest.mark.slow
 def test_the_installed_package_trains_with_all_of_its_parts(site, tmp_path):
     project = follow_readme(tmp_path, site, SMALL, ("python make", "mlxlab train"))
     config = project / "outputs" / "motifs" / "inference" / "config.yaml"

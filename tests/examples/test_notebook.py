@@ -25,6 +25,7 @@ def test_the_file_is_valid_and_holds_no_outputs():
         assert cell.get("execution_count") is None
 
 
+@pytest.mark.slow
 def test_its_cells_train_show_metrics_and_predict(tmp_path):
     sources = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
     cells = [f"exec(compile({source!r}, 'cell', 'exec'))" for source in sources]

@@ -1,10 +1,12 @@
 """The table of runs, and what was renamed since their reference commits."""
 
 from dataclasses import dataclass
+from typing import Any
 
-BEFORE_ISSUE_19 = "7b46dabc"
-LAST_STEP_TRAINS = "5229f459"
-ROWS_NUMBERED = "c0c59a26"
+LAST_STEP_TRAINS = "5229f459"  # Schedules reach their end value after the last step, not in it.
+ROWS_NUMBERED = (
+    "c0c59a26"  # The order of documents and conversations follows the numbers of their rows.
+)
 ORDERED_BY_ROW = ("streaming", "instruct")
 
 # New key or group -> the one that stood in its place at the reference commits. All keys below it move with it.
@@ -93,13 +95,6 @@ class Case:
         """The commit whose values are right."""
         return ROWS_NUMBERED if self.data in ORDERED_BY_ROW else LAST_STEP_TRAINS
 
-    @property
-    def reason(self) -> str:
-        """Why that is not the first one."""
-        if self.data in ORDERED_BY_ROW:
-            return "the order of documents and conversations follows the numbers of their rows"
-        return "schedules reach their end value after the last step, not in it"
-
     def stages(self) -> "list[Stage]":
         """The runs, in their order; the last one is compared."""
         common = f"{COMMON} {DATA[self.data]}"
@@ -126,116 +121,79 @@ def merge(*texts: str) -> list[str]:
     return list({override.split("=")[0]: override for override in overrides}.values())
 
 
+FAMILIES = {"bert": "bert", "cnn": "cnn_hybrid", "decoder": "transformer"}
+
+
+def case(name: str, trainer: str = "simple", overrides: str = "", **fields: Any) -> Case:
+    """A case whose name tells the model and the data, and whether it is native or killed."""
+    family, data, *words = name.split("_")
+    data = {"text": "text_classification"}.get(data, data)
+    flags = {flag: flag in words for flag in ("native", "killed")}
+    return Case(name, FAMILIES[family], data, trainer, overrides, **flags, **fields)
+
+
 CASES = [
     # Encoders
-    Case("bert_titanic", "bert", "titanic", "simple"),
-    Case("bert_titanic_native", "bert", "titanic", "simple", native=True),
-    Case("bert_titanic_optimized", "bert", "titanic", "optimized", "trainer.step.accumulate=2"),
-    Case("bert_titanic_optimized_native", "bert", "titanic", "optimized", native=True),
-    Case("bert_titanic_ema", "bert", "titanic", "simple", "trainer.ema_decay=0.9"),
-    Case("bert_titanic_lora", "bert", "titanic", "simple", "model/adapter=lora"),
-    Case("bert_titanic_killed", "bert", "titanic", "simple", FAST_CHECKPOINTS, killed=True),
-    Case("bert_titanic_processes", "bert", "titanic", "simple", processes=2),
-    Case("bert_titanic_distill", "bert", "titanic", "distill", teacher="model=bert"),
-    Case(
+    case("bert_titanic"),
+    case("bert_titanic_native"),
+    case("bert_titanic_optimized", "optimized", "trainer.step.accumulate=2"),
+    case("bert_titanic_optimized_native", "optimized"),
+    case("bert_titanic_ema", overrides="trainer.ema_decay=0.9"),
+    case("bert_titanic_lora", overrides="model/adapter=lora"),
+    case("bert_titanic_killed", overrides=FAST_CHECKPOINTS),
+    case("bert_titanic_processes", processes=2),
+    case("bert_titanic_distill", "distill", teacher="model=bert"),
+    case(
         "bert_titanic_distill_from_cnn_native",
-        "bert",
-        "titanic",
         "distill",
         "trainer/loss=distill_sum",
         teacher="model=cnn_hybrid",
-        native=True,
     ),
-    Case(
+    case(
         "bert_text_rotary",
-        "bert",
-        "text_classification",
-        "simple",
-        "model.position_embedding=rope model.mlp_type=swiglu model.pre_norm=true",
+        overrides="model.position_embedding=rope model.mlp_type=swiglu model.pre_norm=true",
     ),
-    Case(
+    case(
         "bert_text_token_budget_lion",
-        "bert",
-        "text_classification",
         "optimized",
         "data/batching=token_budget trainer/optimizer=lion trainer.optimizer.layer_decay=0.9",
     ),
-    Case("bert_table", "bert", "table", "optimized", "data.target=sold trainer/loss=weighted"),
-    Case("bert_streaming", "bert", "streaming", "simple"),
-    Case("bert_streaming_native", "bert", "streaming", "optimized", native=True),
+    case("bert_table", "optimized", "data.target=sold trainer/loss=weighted"),
+    case("bert_streaming"),
+    case("bert_streaming_native", "optimized"),
     # Encoders with convolutions
-    Case("cnn_titanic_frozen", "cnn_hybrid", "titanic", "simple", "model.freeze=[embedding]"),
-    Case("cnn_titanic_native", "cnn_hybrid", "titanic", "optimized", native=True),
-    Case("cnn_text", "cnn_hybrid", "text_classification", "simple"),
-    Case("cnn_table_focal", "cnn_hybrid", "table", "simple", "data.target=sold trainer/loss=focal"),
-    Case(
-        "cnn_table_regression",
-        "cnn_hybrid",
-        "table",
-        "simple",
-        "data.target=price trainer/loss=huber",
-    ),
-    Case("cnn_streaming", "cnn_hybrid", "streaming", "optimized"),
+    case("cnn_titanic_frozen", overrides="model.freeze=[embedding]"),
+    case("cnn_titanic_native", "optimized"),
+    case("cnn_text"),
+    case("cnn_table_focal", overrides="data.target=sold trainer/loss=focal"),
+    case("cnn_table_regression", overrides="data.target=price trainer/loss=huber"),
+    case("cnn_streaming", "optimized"),
     # Decoders
-    Case("decoder_titanic", "transformer", "titanic", "simple", "trainer.label_smoothing=0.1"),
-    Case("decoder_text_native", "transformer", "text_classification", "optimized", native=True),
-    Case("decoder_table_regression", "transformer", "table", "simple", "data.target=price"),
-    Case("decoder_streaming", "transformer", "streaming", "simple"),
-    Case("decoder_streaming_native", "transformer", "streaming", "optimized", native=True),
-    Case(
+    case("decoder_titanic", overrides="trainer.label_smoothing=0.1"),
+    case("decoder_text_native", "optimized"),
+    case("decoder_table_regression", overrides="data.target=price"),
+    case("decoder_streaming"),
+    case("decoder_streaming_native", "optimized"),
+    case(
         "decoder_streaming_muon",
-        "transformer",
-        "streaming",
         "optimized",
         "data/tokenizer=characters trainer/optimizer=muon trainer/schedule=wsd",
     ),
-    Case("decoder_streaming_growth", "transformer", "streaming", "optimized", GROWTH),
-    Case(
-        "decoder_streaming_growth_killed",
-        "transformer",
-        "streaming",
-        "simple",
-        f"{GROWTH} checkpointing.every_steps=10",
-        killed=True,
-    ),
-    Case("decoder_streaming_curriculum", "transformer", "streaming", "simple", CURRICULUM),
-    Case("decoder_streaming_stages", "transformer", "streaming", "simple", STAGES),
-    Case(
+    case("decoder_streaming_growth", "optimized", GROWTH),
+    case("decoder_streaming_growth_killed", overrides=f"{GROWTH} checkpointing.every_steps=10"),
+    case("decoder_streaming_curriculum", overrides=CURRICULUM),
+    case("decoder_streaming_stages", overrides=STAGES),
+    case(
         "decoder_streaming_killed_native",
-        "transformer",
-        "streaming",
         "optimized",
         f"trainer.ema_decay=0.9 trainer.step.accumulate=2 {FAST_CHECKPOINTS}",
-        native=True,
-        killed=True,
     ),
-    Case(
-        "decoder_streaming_distill",
-        "transformer",
-        "streaming",
-        "distill",
-        teacher="model=transformer",
-    ),
-    Case(
-        "decoder_streaming_shards",
-        "transformer",
-        "streaming",
-        "simple",
-        "trainer.parallel=fsdp",
-        processes=2,
-    ),
-    Case(
-        "decoder_instruct",
-        "transformer",
-        "instruct",
-        "simple",
-    ),
-    Case(
+    case("decoder_streaming_distill", "distill", teacher="model=transformer"),
+    case("decoder_streaming_shards", overrides="trainer.parallel=fsdp", processes=2),
+    case("decoder_instruct"),
+    case(
         "decoder_instruct_lora_native",
-        "transformer",
-        "instruct",
         "optimized",
         "model/adapter=lora model.adapter.dropout=0.1",
-        native=True,
     ),
 ]

@@ -1,25 +1,18 @@
 """What a resume may change: the checkpoint's config is the base, only what was typed counts."""
 
-import json
-from functools import reduce
-
 import pytest
 
-from mlxlab.checkpoint.state import Continuation as Saved
 from mlxlab.checkpoint.state import empty_metadata
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.past_runs.changes import (
     CommandLine,
     continuations,
-    key_class,
     merge_for_resume,
     model_changes,
     record_changes,
 )
 from mlxlab.record.run_record import Continuation
-from mlxlab.schema.dotted_keys import join_key, split_key
 from mlxlab.views.commands import continuing_lines
 
 SAVED = {
@@ -41,8 +34,12 @@ DEFAULTS = {
 SAME = {"model": "bert", "trainer/loss": "cross_entropy", "experiment": "quick"}
 
 
-def changed(composed, typed, now=SAME, then=SAME):
-    return merge_for_resume(SAVED, composed, typed, (then, now), [conf_dir()])
+def edited(config, node, **fields):
+    return config | {node: config[node] | fields}
+
+
+def resumed(composed, typed, now=SAME, then=SAME, saved=SAVED, before=()):
+    return merge_for_resume(saved, composed, typed, (then, now), [conf_dir()], before)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +52,7 @@ def changed(composed, typed, now=SAME, then=SAME):
     ],
 )
 def test_only_typed_keys_change_also_to_their_defaults(typed, changes):
-    merged, found = changed(DEFAULTS, [*typed, "resume=auto"])
+    merged, found = resumed(DEFAULTS, [*typed, "resume=auto"])
     assert {key.rpartition(".")[2]: pair for key, pair in found.items()} == changes
     for node in ("model", "data", "trainer"):
         new = {key: value for key, (_, value) in changes.items() if key in SAVED[node]}
@@ -64,28 +61,23 @@ def test_only_typed_keys_change_also_to_their_defaults(typed, changes):
 
 
 def test_another_option_of_a_group_sets_its_whole_package():
-    composed = DEFAULTS | {
-        "trainer": DEFAULTS["trainer"] | {"loss": {"_target_": "focal", "gamma": 2.0}}
-    }
-    now = SAME | {"trainer/loss": "focal"}
-    merged, changes = changed(composed, ["trainer/loss=focal"], now)
+    composed = edited(DEFAULTS, "trainer", loss={"_target_": "focal", "gamma": 2.0})
+    merged, changes = resumed(composed, ["trainer/loss=focal"], SAME | {"trainer/loss": "focal"})
     assert merged["trainer"]["loss"] == {"_target_": "focal", "gamma": 2.0}
     assert set(changes) == {"trainer.loss._target_", "trainer.loss.gamma"}
 
 
 def test_a_key_typed_before_survives_another_option_of_its_group_that_has_it():
-    saved = SAVED | {"trainer": SAVED["trainer"] | {"loss": {"_target_": "focal", "gamma": 2}}}
-    choices = (SAME | {"trainer": "simple"}, SAME | {"trainer": "optimized"})
-    before = ["trainer.epochs=3", "trainer.loss.gamma=2", "model=bert"]
+    saved = edited(SAVED, "trainer", loss={"_target_": "focal", "gamma": 2})
+    choices = (SAME | {"trainer": "optimized"}, SAME | {"trainer": "simple"})
+    typed_before = ["trainer.epochs=3", "trainer.loss.gamma=2", "model=bert"]
 
-    def merged(trainer, *more, before=before):
+    def merged(trainer, *more, before=typed_before):
         composed = DEFAULTS | {"trainer": trainer}
         typed = ["trainer=optimized", *more]
-        args = (saved, composed, typed, choices, [conf_dir()], before)
-        return merge_for_resume(*args)[0]["trainer"]
+        return resumed(composed, typed, *choices, saved, before)[0]["trainer"]
 
-    step = {"step": {"_target_": "optimized", "accumulate": 1}}
-    trainer = DEFAULTS["trainer"] | step
+    trainer = DEFAULTS["trainer"] | {"step": {"_target_": "optimized", "accumulate": 1}}
     assert merged(trainer, before=()) == trainer
     assert merged(trainer) == trainer | {"epochs": 3}, "the loss is another one, without that key"
     other = trainer | {"loss": {"_target_": "other", "gamma": 1}}
@@ -94,72 +86,43 @@ def test_a_key_typed_before_survives_another_option_of_its_group_that_has_it():
 
 
 def test_another_size_replaces_the_keys_typed_before():
-    composed = DEFAULTS | {"model": DEFAULTS["model"] | {"hidden_size": 256}}
-    choices = (SAME | {"model/size": "nano"}, SAME | {"model/size": "tiny"})
+    composed = edited(DEFAULTS, "model", hidden_size=256)
+    now, then = (SAME | {"model/size": size} for size in ("tiny", "nano"))
     typed, before = ["model/size=tiny"], ["model.hidden_size=128"]
-    _, changes = merge_for_resume(SAVED, composed, typed, choices, [conf_dir()], before)
+    _, changes = resumed(composed, typed, now, then, before=before)
     assert changes == {"model.hidden_size": (128, 256), "model.num_layers": (4, 6)}
 
 
 def test_an_experiment_sets_only_its_own_keys():
-    composed = DEFAULTS | {"trainer": DEFAULTS["trainer"] | {"epochs": 1}}
-    composed |= {"data": DEFAULTS["data"] | {"batch_size": 16}}
-    # The size that the experiment chooses is the saved one.
-    composed |= {"model": DEFAULTS["model"] | {"num_layers": 4}}
-    then = SAME | {"experiment": "standard"}
-    merged, _ = changed(composed, ["experiment=quick"], SAME, then)
+    composed = edited(edited(DEFAULTS, "trainer", epochs=1), "data", batch_size=16)
+    composed = edited(composed, "model", num_layers=4)  # that of the size that it chooses
+    merged, _ = resumed(composed, ["experiment=quick"], then=SAME | {"experiment": "standard"})
     assert (merged["trainer"]["epochs"], merged["data"]["batch_size"], merged["seed"]) == (1, 16, 4)
 
 
-@pytest.mark.parametrize("key", ["seed=1", "data.fold=2", "objective=valid/f1"])
-def test_a_frozen_key_is_refused_by_name(key):
-    name, value = key.split("=")
-    composed = {**DEFAULTS}
-    if "." in name:
-        composed["data"] = DEFAULTS["data"] | {"fold": int(value)}
-    else:
-        composed[name] = value
-    with pytest.raises(ConfigError, match=f"^{name}={value}: was .* cannot change"):
-        changed(composed, [key])
-
-
-def test_every_key_has_a_class():
-    assert [
-        key_class(key)
-        for key in ("trainer.epochs", "model.dropout", "model.hidden_size", "data.source", "seed")
-    ] == ["free", "free", "structural", "frozen", "frozen"]
+@pytest.mark.parametrize(
+    ("typed", "composed"),
+    [
+        ("seed=1", DEFAULTS | {"seed": 1}),
+        ("data.fold=2", edited(DEFAULTS, "data", fold=2)),
+        ("objective=valid/f1", DEFAULTS | {"objective": "valid/f1"}),
+    ],
+)
+def test_a_frozen_key_is_refused_by_name(typed, composed):
+    with pytest.raises(ConfigError, match=f"^{typed}: was .* cannot change"):
+        resumed(composed, [typed])
 
 
 @pytest.mark.parametrize("key", ["/x/a.txt", "a.b.c", "it's", "[0]", ""])
 def test_mapping_keys_with_dots_and_quotes_survive_a_resume(key):
-    saved = SAVED | {"data": SAVED["data"] | {"mixture": {key: 3, "other": 1}}}
-    merged, changes = merge_for_resume(
-        saved, saved, ["trainer.epochs=3"], (SAME, SAME), [conf_dir()]
-    )
-    assert merged == saved
-    assert changes == {}
+    saved = edited(SAVED, "data", mixture={key: 3, "other": 1})
+    assert resumed(saved, ["trainer.epochs=3"], saved=saved) == (saved, {})
 
 
 def test_a_changed_mapping_is_refused_with_its_key_quoted():
-    saved = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 3}}}
-    composed = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 4}}}
+    saved, composed = (edited(SAVED, "data", mixture={"/x/a.txt": share}) for share in (3, 4))
     with pytest.raises(ConfigError, match=r"^data\.mixture\['/x/a\.txt'\]=4: was 3"):
-        merge_for_resume(
-            saved, composed, ["data.mixture={/x/a.txt: 4}"], (SAME, SAME), [conf_dir()]
-        )
-
-
-@pytest.mark.parametrize(
-    "keys", [("a",), ("a", "b.c"), ("a.b", "c"), ("", "x"), ("it's", "\\", "[0]", "d")]
-)
-def test_a_formatted_key_is_split_into_the_same_keys(keys):
-    assert split_key(reduce(join_key, keys, "")) == keys
-
-
-def test_changes_are_recorded_one_resume_after_another(tmp_path):
-    record_changes(tmp_path, 3, {"trainer.epochs": (1, 2)})
-    file = record_changes(tmp_path, 5, {"trainer.epochs": (2, 4)})
-    assert [record["step"] for record in json.loads(file.read_text())] == [3, 5]
+        resumed(composed, ["data.mixture={/x/a.txt: 4}"], saved=saved)
 
 
 def test_a_damaged_record_of_changes_is_refused(tmp_path):
@@ -170,17 +133,12 @@ def test_a_damaged_record_of_changes_is_refused(tmp_path):
 
 def test_a_node_that_takes_the_place_of_null_is_one_change():
     lora = {"_target_": "lora", "rank": 8, "targets": None}
-    saved, composed = (
-        SAVED | {"model": SAVED["model"] | {"adapter": each}} for each in (None, lora)
-    )
-    folders, now = [conf_dir()], SAME | {"model/adapter": "lora"}
-    merged, changes = merge_for_resume(
-        saved, composed, ["model/adapter=lora"], (SAME, now), folders
-    )
+    saved, composed = (edited(SAVED, "model", adapter=each) for each in (None, lora))
+    now = SAME | {"model/adapter": "lora"}
+    merged, changes = resumed(composed, ["model/adapter=lora"], now, saved=saved)
     assert changes == {"model.adapter": (None, lora)}
-    assert merge_for_resume(merged, saved, ["model/adapter=none"], (now, SAME), folders)[1] == {
-        "model.adapter": (lora, None)
-    }
+    _, back = resumed(saved, ["model/adapter=none"], then=now, saved=merged)
+    assert back == {"model.adapter": (lora, None)}
 
 
 def continuation(step, *overrides, **model):
@@ -192,66 +150,20 @@ def continuation(step, *overrides, **model):
     }
 
 
-def lines_of(*continued):
-    return continuing_lines([Continuation(**each) for each in continued])
-
-
-def test_one_command_that_is_repeated_is_one_line():
-    repeated = [continuation(step, "resume=auto") for step in (5, 1000, 2000)]
-    later = lines_of(*repeated, continuation(2000, "trainer.max_steps=9"))
-    assert [place for place, _ in later] == ["at step 5 (3 times)", "at step 2,000"]
-
-
-@pytest.mark.parametrize(
-    ("positions", "expected"),
-    [
-        ([{"step": 50}, {"step": 20}], "at step 50 (2 times)"),
-        ([{}], ""),
-        ([{"rounds": 2}, {"rounds": 1}], "after 2 rounds (2 times)"),
-    ],
-)
-def test_a_position_is_that_of_the_first_time(positions, expected):
-    continued = [Continuation(["resume=auto"], **each) for each in positions]
-    assert continuing_lines(continued) == [(expected, ["resume=auto"])]
-
-
-def test_a_command_that_typed_nothing_is_no_fork():
-    before = empty_metadata()
-    [record] = continuations(CommandLine([], {}, []), before, 5, {}, {}, continues=True)
-    assert lines_of(record) == [("at step 5", [])]
-
-
 def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():
-    changes = {
-        "model.adapter.rank": (8, 16),
-        "trainer.max_steps": (50, 60),
-        "model.dropout": (0.1, 0.0),
-    }
     command = CommandLine([], {}, [], ["trainer.max_steps=60"])
     earlier = [continuation(10, "a=1", num_layers=(1, 2)), continuation(20, "b=1")]
-    before, at = (
-        empty_metadata() | {"continued": earlier},
-        (50, {"adapter": {"rank": 8}}),
-    )  # which has grown from 4
-    own = continuations(
-        command, before, *at, changes | {"model.adapter.rank": (4, 16)}, continues=True
-    )
+    before = empty_metadata() | {"continued": earlier}
+    # The rank has grown from 4 in the run.
+    at, changes = (50, {"adapter": {"rank": 8}}), {"model.adapter.rank": (4, 16)}
+    changes |= {"trainer.max_steps": (50, 60), "model.dropout": (0.1, 0.0)}
+    own = continuations(command, before, *at, changes, continues=True)
     last = continuation(50, "trainer.max_steps=60", **{"adapter.rank": (8, 16)})
     assert own == [*earlier, last]
-    steps = [
+    assert list(model_changes(Continuation(**each) for each in own)) == [
         (10, "by a resume: model.num_layers 1 -> 2"),
         (50, "by a resume: model.adapter.rank 8 -> 16"),
     ]
-    assert model_changes(Continuation(**each) for each in own) == steps
     fork = continuations(command, before, *at, changes, continues=False)
-    assert model_changes(Continuation(**each) for each in fork) == steps
-    assert lines_of(*fork) == [], "those of another run"
-
-
-@pytest.mark.parametrize(
-    "fault", [{"step": -1}, {"overrides": "x"}, {"model": {"model.x": [1]}}, {"more": 1}]
-)
-def test_a_damaged_record_is_refused(fault):
-    validate(continuation(1, "x", y=[1, 2]), Saved)
-    with pytest.raises(ShapeError):
-        validate(continuation(1, "x") | fault, Saved)
+    lines = continuing_lines([Continuation(**each) for each in fork])
+    assert lines == [], "those of another run"

@@ -12,7 +12,7 @@ from mlxlab.record.run_file import read_run, write_run
 from mlxlab.record.run_record import Evaluation, Training
 from mlxlab.views.commands import next_commands
 from support.commands import command
-from support.processes import succeed, tiny_overrides
+from support.processes import succeed_here, tiny_overrides
 
 main = command("info")
 
@@ -24,7 +24,7 @@ def finished(tmp_path_factory):
         "trainer.max_steps=4", "trainer.eval_every=2", "trainer.learning_rate=0.00123"
     )
     overrides.append("name='customer age'")
-    succeed(*overrides, f"hydra.run.dir={folder}")
+    succeed_here(*overrides, f"hydra.run.dir={folder}")
     return folder
 
 
@@ -75,18 +75,6 @@ def test_a_finished_run_is_explained(finished, capsys):
     assert "resume" not in described["next"]
 
 
-def test_a_run_without_a_lock_is_explained(folder, capsys):
-    (folder / "run.lock").unlink()
-    assert main([f"run={folder}"]) == 0
-    assert "finished" in capsys.readouterr().out
-
-
-def test_a_file_in_place_of_a_run_folder_is_called_a_file(tmp_path, capsys):
-    (tmp_path / "model.gguf").touch()
-    assert main([f"run={tmp_path}/model.gguf"]) == 66
-    assert capsys.readouterr().err == f"{tmp_path}/model.gguf: a file, expected a run folder\n"
-
-
 def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, capsys):
     kill(folder)
     (folder / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"short")
@@ -111,29 +99,6 @@ def test_a_run_killed_before_its_first_checkpoint_names_the_command_that_begins_
     assert "ended before the first checkpoint" in capsys.readouterr().err
 
 
-def test_the_attempts_of_a_run_are_listed(folder, capsys):
-    first = json.loads((folder / "run.json").read_text())["attempts"][0]
-    second = first | {"start": 1e9 + 100, "end": 1e9 + 3700}
-    hostile = first | {"start": 0, "end": 2e11, "status": "failed", "trained": False}
-    change(folder, attempts=[first, second, hostile])
-    assert main([f"run={folder}"]) == 0
-    text = capsys.readouterr().out
-    assert "3 attempts" in text
-    assert "1 h 0 min" in text
-    assert "failed before training" in text
-
-
-def test_the_error_is_that_of_the_attempt_that_decided_the_status(folder, capsys):
-    first = json.loads((folder / "run.json").read_text())["attempts"][0]
-    refused = first | {"status": "failed", "error": "seed=9: cannot change", "trained": False}
-    change(folder, attempts=[first, refused])
-    assert main([f"run={folder}"]) == 0
-    assert "status     finished\n" in capsys.readouterr().out
-    change(folder, status="failed", attempts=[first | {"status": "killed"}, refused])
-    assert main([f"run={folder}"]) == 0
-    assert "failed: seed=9: cannot change\n" in capsys.readouterr().out
-
-
 def test_a_run_that_ended_before_training_names_the_command_that_begins_it(tmp_path, monkeypatch):
     def stop(*args, **options):
         raise RunInterrupted("stopped", 15)
@@ -146,6 +111,16 @@ def test_a_run_that_ended_before_training_names_the_command_that_begins_it(tmp_p
     assert "trainer.max_steps=4 trainer.eval_every=2" in line
     assert line.endswith(f"hydra.run.dir={folder}")
     assert "resume" not in line
+
+
+def test_text_from_a_record_controls_no_terminal(folder, capsys):
+    command = json.loads((folder / "run.json").read_text())["command"]
+    command |= {"first": ["name=\x1b[2J"]}
+    change(folder, name="a\x1b[31m\nb https://me:secret@host/x", command=command)
+    assert main([f"run={folder}"]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "secret" not in text
 
 
 @pytest.mark.parametrize(
@@ -162,13 +137,3 @@ def test_a_damaged_folder_is_one_line(folder, capsys, name, content, code):
     assert not out
     assert str(path) in err
     assert err.count("\n") == 1
-
-
-def test_text_from_a_record_controls_no_terminal(folder, capsys):
-    command = json.loads((folder / "run.json").read_text())["command"]
-    command |= {"first": ["name=\x1b[2J"]}
-    change(folder, name="a\x1b[31m\nb https://me:secret@host/x", command=command)
-    assert main([f"run={folder}"]) == 0
-    text = capsys.readouterr().out
-    assert "\x1b" not in text
-    assert "secret" not in text

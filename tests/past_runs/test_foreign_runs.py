@@ -1,4 +1,4 @@
-"""A stranger's run folder: nothing outside of it changes, nothing is sent, and what is left out is named."""
+"""A stranger's run folder that is resumed: what is left out is named; tests/cli tries every command and channel."""
 
 import os
 import shutil
@@ -64,35 +64,11 @@ def resume_auto(folder):
     return ["resume=auto", f"hydra.run.dir={folder}"]
 
 
-CHANNELS = {
-    "file": lambda outside: [setting("callbacks.csv", csv(outside.victim))],
-    "file of another callback": lambda outside: [
-        setting("callbacks.early_stopping", csv(outside.victim))
-    ],
-    "folder": lambda outside: [setting("cloud", directory(outside.folder))],
-    "object store": lambda outside: [setting("cloud", s3(outside.url))],
-    "tracking": lambda outside: [setting("tracking", journal(outside.url))],
-    "stored trust": lambda outside: [
-        setting("callbacks.csv", csv(outside.victim)),
-        setting("trust_folder", True),
-    ],
-}
-
-
 def left_out(finished):
     """The line on what was left out; "" if there is none."""
     lines = [line for line in finished.stderr.splitlines() if "left out: " in line]
     assert len(lines) < 2
     return "".join(lines)
-
-
-@pytest.mark.parametrize("channel", CHANNELS)
-def test_a_resume_neither_writes_nor_sends_where_the_stored_config_says(channel, run_dir, outside):
-    change_configs(run_dir, *CHANNELS[channel](outside))
-    resumed = succeed_here(f"resume={run_dir}", *FORWARD, "tracking.wait=1")
-    outside.check()
-    key = {"file": "callbacks.csv.path", "tracking": "tracking"}.get(channel)
-    assert key is None or key in left_out(resumed)
 
 
 @pytest.mark.parametrize("typed", [[], ["tracking=none"]])
@@ -226,7 +202,8 @@ def test_names_in_an_edited_history_reach_no_other_file(run_dir, outside):
     curve = [[1, {"$(touch owned)": 1.0}]]
     change_states(run_dir, setting("history.curve", curve))
     change_configs(run_dir, setting("callbacks.csv", csv(outside.victim)))
-    succeed_here(f"resume={run_dir}", *FORWARD)
+    resumed = succeed_here(f"resume={run_dir}", *FORWARD)
+    assert "callbacks.csv.path" in left_out(resumed)
     outside.check()
 
 
@@ -234,7 +211,6 @@ def test_names_in_an_edited_history_reach_no_other_file(run_dir, outside):
     ("key", "value"),
     [
         ("architecture.hidden_size", 64),
-        ("architecture.mlp_type", "unknown"),
         ("architecture.x", {"_target_": "os.system", "command": "touch owned"}),
     ],
 )
@@ -254,7 +230,8 @@ def test_a_best_checkpoint_of_another_run_is_left_out_of_the_final_evaluation(
 
 
 def test_a_restored_model_and_its_export_have_nothing_of_what_is_left_out(run_dir, outside):
-    change_configs(run_dir, *CHANNELS["object store"](outside), *CHANNELS["tracking"](outside))
+    services = setting("cloud", s3(outside.url)), setting("tracking", journal(outside.url))
+    change_configs(run_dir, *services)
     assert outside.url not in str(restore_model(run_dir).config)
     quantize = ["quantize", f"run={run_dir}", "out=exported", "group_size=32", "evaluate=false"]
     succeed_here(*quantize, script="export")

@@ -10,10 +10,9 @@ from omegaconf import OmegaConf
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
-from mlxlab.past_runs.rerun import expand_rerun, merge_recorded, override_text, restoring_overrides
+from mlxlab.past_runs.rerun import expand_rerun, merge_recorded, override_text
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Parent
-from mlxlab.run.entry import complete_overrides
 from support.configs import line, user_config  # noqa: F401
 from support.past_run import past_run
 from support.processes import succeed_here
@@ -64,13 +63,6 @@ def test_the_config_is_that_of_the_run_with_the_changes(past_run, line):
     assert config.data == saved["data"]
 
 
-def test_another_option_begins_with_its_own_values(past_run, line):
-    config = values(line, f"rerun={past_run}", "model=transformer", "model/size=tiny")
-    assert "transformer" in config.model._target_
-    assert (config.model.hidden_size, config.data.batch_size) == (256, 8)
-    assert "left out for another option: model.num_layers=1 model.hidden_size=32" in line.err
-
-
 def test_values_of_the_run_count_where_conf_has_changed(copied_run, line):
     edit_config(copied_run, "patience: null", "patience: 7")
     config = values(line, f"rerun={copied_run}")
@@ -79,28 +71,6 @@ def test_values_of_the_run_count_where_conf_has_changed(copied_run, line):
         f"{copied_run}: conf/ has other values now, those of the run are used: callbacks.early_stopping.patience"
         in line.err
     )
-
-
-def test_each_job_of_a_sweep_has_the_overrides_of_the_past_run(past_run):
-    overrides = complete_overrides([f"rerun={past_run}", "seed=4,5"])
-    assert {"model.hidden_size=32", f"rerun='{past_run}'", "seed=4,5"} <= {*overrides}
-
-
-def test_a_foreign_folder_reaches_nothing_outside(copied_run, line, tmp_path):
-    hostile = [
-        f"hydra.run.dir={tmp_path}/elsewhere",
-        "cloud=directory",
-        f"cloud.path={tmp_path}/copies",
-    ]
-    hostile += ["callbacks.csv.allow_outside=true", "signals.requeue=true", f"resume={tmp_path}"]
-    edit_json(copied_run / "run.lock", lambda fields: fields["overrides"].extend(hostile))
-    edit_config(copied_run, "allow_outside: false", "allow_outside: true")
-    config = values(line, f"rerun={copied_run}")
-    assert line.runs[0][1].is_relative_to(line.project / "outputs")
-    assert not config.callbacks.csv.allow_outside
-    assert not config.signals.requeue
-    assert config.cloud._target_.endswith(".NoCloud")
-    assert config.resume is None
 
 
 def test_a_foreign_folder_builds_nothing_that_may_not_be_built(copied_run, line):
@@ -141,26 +111,7 @@ def test_a_rerun_cannot_resume_another_run(past_run):
         expand_rerun([f"rerun={past_run}", "resume=outputs/other"], [], lambda overrides: {})
 
 
-def test_overrides_without_it_stay_as_they_are(past_run):
-    assert expand_rerun(["seed=1", "rerun=null"], [], lambda overrides: {}) == [
-        "seed=1",
-        "rerun=null",
-    ]
-
-
 FOLDERS = [conf_dir()]
-RECORDED = ["model=bert", "model/size=tiny", "model.dropout=0.2", "trainer.epochs=3", "+tags.a=b"]
-
-
-def test_a_typed_key_replaces_the_recorded_one():
-    merged, dropped = merge_recorded(RECORDED, ["trainer.epochs=1,2", "++tags.a=c"], FOLDERS)
-    assert (merged, dropped) == (RECORDED[:3], [])
-
-
-def test_a_typed_option_begins_with_its_own_values_and_leaves_other_groups():
-    merged, dropped = merge_recorded(RECORDED, ["model=transformer"], FOLDERS)
-    assert merged == ["model/size=tiny", "trainer.epochs=3", "+tags.a=b"]
-    assert dropped == ["model.dropout=0.2"]
 
 
 OF_ONE_RUN = ["name=first", "resume=auto", "rerun=x", "hydra.run.dir=/x", "hydra/launcher=x"]
@@ -181,20 +132,6 @@ def test_hydra_reads_a_written_value_as_it_was(value):
     override = OverridesParser.create().parse_override(override_text("key", value))
     config = OmegaConf.create({"key": override.value()})
     assert OmegaConf.to_container(config, resolve=True) == {"key": value}
-
-
-def test_overrides_restore_what_a_config_file_changed():
-    saved = {"seed": 1, "trainer": {"epochs": 3, "step": {"a": 1}, "gone": "x"}, "tags": {"a": "b"}}
-    now = {"seed": 1, "trainer": {"epochs": 5, "step": {"a": 1, "new": 2}}, "tags": {"c": "d"}}
-    assert restoring_overrides(saved, now) == [
-        *("+tags.a='b'", "~tags.c", "trainer.epochs=3", "+trainer.gone='x'", "~trainer.step.new")
-    ]
-
-
-def test_what_is_not_taken_over_is_not_restored():
-    saved = {"name": "a", "rerun": "x", "resume_policy": {"min_match": 0}}
-    now = {"name": "b", "rerun": None, "resume_policy": {"min_match": 1}, "trust_folder": False}
-    assert restoring_overrides(saved, now) == []
 
 
 @pytest.mark.parametrize("key", ["tags['a.b']", "a b", ""])

@@ -4,7 +4,6 @@ import pytest
 
 from mlxlab.errors import DataError
 from mlxlab.past_runs.run_lock import compare, describe
-from mlxlab.run.report import has_one_digit
 
 CODE = {"commit": "a" * 40, "diff": "", "digest": ""}
 
@@ -65,10 +64,3 @@ def test_what_differs_is_named_the_likeliest_reason_first():
 def test_runs_without_a_common_step_cannot_be_compared():
     with pytest.raises(DataError):
         compare(lock({}), lock({"1": 0.5}), 0.01)
-
-
-def test_steps_with_one_significant_digit_are_recorded():
-    assert [step for step in range(131) if has_one_digit(step)] == [
-        *range(1, 11),
-        *range(20, 101, 10),
-    ]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mlxlab.stats.ranking import estimate_noise, rank
+from mlxlab.stats.ranking import rank
 
 
 def on_seeds(table, paired=True):
@@ -42,16 +42,6 @@ def test_a_better_configuration_is_found_in_most_sweeps_and_more_often_on_common
     assert 0.35 < share_with_winner(tables, paired=False) < share_with_winner(tables, paired=True)
 
 
-def test_the_order_follows_the_direction_and_the_best_has_no_lead():
-    tables = on_seeds([[0.5, 0.6], [0.1, 0.3], [0.9, 0.8]])
-    assert [entry.index for entry in rank(tables, minimised=True).entries] == [1, 0, 2]
-    ranking = rank(tables, minimised=False)
-    assert [entry.index for entry in ranking.entries] == [2, 0, 1]
-    assert ranking.entries[0].lead == 0
-    assert ranking.entries[1].lead == pytest.approx(0.3)
-    assert ranking.entries[2].mean == pytest.approx(0.2)
-
-
 def test_seeds_cancel_only_where_they_are_common():
     seeds = np.array([0.0, 1.0, 2.0, 3.0])
     table = [seeds, seeds + np.array([0.21, 0.2, 0.19, 0.2])]
@@ -82,43 +72,11 @@ def test_one_seed_of_each_gives_no_winner_and_one_of_the_best_is_no_evidence():
     assert ranking.winner is None
 
 
-def test_a_noisy_configuration_is_judged_by_its_own_noise():
-    rng = np.random.default_rng(3)
-    tables = rng.standard_normal((100, 8, 5))
-    tables[:, 0] *= 20
-    assert share_with_winner(tables, paired=False) < 0.1
-
-
 def test_folds_of_a_cross_validation_need_a_larger_lead():
     table = np.random.default_rng(4).normal(0, 1, (3, 10))
     table[0] += 1.5
     assert rank(on_seeds(table), minimised=False).winner is not None
     assert rank(on_seeds(table), minimised=False, shared_rows=1.0).winner is None
-
-
-def test_the_seeds_that_are_said_to_settle_it_do_in_most_cases():
-    rng = np.random.default_rng(5)
-    needed, found = [], []
-    for _ in range(60):
-        few = rng.normal([[0.0], [1.0]], 1.0, (2, 4))
-        ranking = rank(on_seeds(few), minimised=False)
-        if ranking.seeds_needed is not None:
-            needed.append(ranking.seeds_needed)
-    for n in [4 + int(np.median(needed))] * 60:
-        values = rng.normal([[0.0], [1.0]], 1.0, (2, n))
-        found.append(rank(on_seeds(values), minimised=False).winner is not None)
-    assert 5 <= np.median(needed) <= 30
-    assert np.mean(found) > 0.5
-
-
-def test_variances_that_agree_are_pooled_and_others_are_not():
-    rng = np.random.default_rng(6)
-    equal = estimate_noise(rng.standard_normal((30, 6)), 0, 0.0)
-    assert np.ptp(equal.variances) < 0.5
-    scaled = rng.standard_normal((30, 6)) * 10.0 ** rng.uniform(-3, 3, (30, 1))
-    unequal = estimate_noise(scaled, 0, 0.0)
-    assert unequal.variances.max() / unequal.variances.min() > 1e6
-    assert unequal.degrees < 12 < equal.degrees
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -134,6 +92,8 @@ def test_fewer_than_three_seeds_of_any_configuration_name_no_winner(seeds):
         assert [each.index for each in ranking.short] == [short]
 
 
-def test_a_single_seed_has_no_interval():
-    ranking = rank(np.array([[0.5, np.nan, np.nan], [0.1, 0.2, 0.3]]), minimised=True)
-    assert [math.isnan(entry.margin) for entry in ranking.entries] == [False, True]
+def test_a_noisy_configuration_is_judged_by_its_own_noise():
+    rng = np.random.default_rng(3)
+    tables = rng.standard_normal((100, 8, 5))
+    tables[:, 0] *= 20
+    assert share_with_winner(tables, paired=False) < 0.1

@@ -170,7 +170,6 @@ PAGES = {
         },
     ),
     "docs/tutorials/distil": Page(replaced={"folds=3 seeds=2": "folds=2 seeds=1"} | EPOCH),
-    "docs/tutorials/first_run": Page(replaced=EPOCH),
     "docs/tutorials/pretrain": Page(
         replaced={
             "max_steps=150": "max_steps=4 model.num_layers=1",
@@ -179,9 +178,6 @@ PAGES = {
         },
     ),
     "docs/tutorials/resume_verify": Page(short=False),
-    "docs/tutorials/several_machines": Page(replaced=EPOCH),
-    "docs/tutorials/sweep": Page(replaced=EPOCH),
-    "docs/tutorials/your_csv": Page(replaced=EPOCH),
 }
 
 
@@ -231,7 +227,7 @@ def why_not_run(command: str) -> str | None:
 
 def shell_script(name: str) -> str:
     """Ends with the first command that fails. A comment `exit code N` says which codes a command may end with."""
-    page = PAGES.get(name, Page())
+    page = PAGES.get(name, Page(replaced=EPOCH if "tutorials" in name else {}))
     script = ["set -e", *(MAKE[assumed] for assumed in page.assumed)]
     for shown, comment in commands(ROOT / f"{name}.md"):
         if why_not_run(shown):

@@ -1,11 +1,9 @@
 """Run folders as a stranger may write them, and what must stay as it is while commands use them."""
 
-import http.server
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import xxhash
 import yaml
 
+from support.object_stores.loopback import LoopbackHandler, LoopbackServer
 from support.run_records import edit_run
 
 Change = Callable[[dict[str, Any]], None]
@@ -127,21 +126,16 @@ def surroundings(folder: Path) -> Iterator[Surroundings]:
     """Writes down every request, with its credentials."""
     requests: list[str] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(LoopbackHandler):
         def answer(self) -> None:
             credentials = self.headers.get("Authorization", "")
             requests.append(f"{self.command} {self.path} {credentials}")
+            self.read_body()
             self.send_response(403)
+            self.send_header("Content-Length", "0")
             self.end_headers()
-
-        do_GET = do_POST = do_PUT = do_HEAD = answer
-
-        def log_message(self, *args: object) -> None:
-            pass
 
     folder.mkdir()
     (folder / "victim").write_text(VICTIM)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Surroundings(folder, f"http://127.0.0.1:{server.server_port}", requests)
-        server.shutdown()
+    with closing(LoopbackServer(Handler)) as server:
+        yield Surroundings(folder, server.url, requests)

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from support.object_stores.loopback import LoopbackHandler, LoopbackServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 README = """---
@@ -20,7 +20,7 @@ configs:
 """
 
 
-class HubServer(ThreadingHTTPServer):
+class HubServer(LoopbackServer):
     """Serves the files of one data set.
 
     Attributes:
@@ -29,41 +29,17 @@ class HubServer(ThreadingHTTPServer):
         requests: (method, path, range) of every request.
     """
 
-    daemon_threads = True
-
     def __init__(self, repository, files):
-        super().__init__(("127.0.0.1", 0), Handler)
         self.repository = repository
         self.files = {"README.md": README.encode(), **files}
         self.faults, self.requests = [], []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, request, client_address):
-        """A client that is killed in the middle of an answer is part of the tests."""
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        super().__init__(Handler)
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def do_HEAD(self):
-        self.answer()
-
-    def do_GET(self):
-        self.answer()
-
-    def do_POST(self):
-        self.answer()
-
+class Handler(LoopbackHandler):
     def answer(self):
         path = unquote(urlsplit(self.path).path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        body = self.read_body().decode()
         self.server.requests.append((self.command, path, self.headers.get("Range")))
         name = re.escape(self.server.repository)
         if match := re.fullmatch(f"/datasets/{name}/resolve/[^/]+/(.+)", path):

@@ -13,7 +13,7 @@ from mlxlab.data.loader import DataLoader, EvalLoader
 from mlxlab.data.rng import epoch_permutation
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.schema.constraints import Size
@@ -27,10 +27,7 @@ class State(TypedDict):
 
 
 class ReviewEncoder:
-    """Turns rows into tokens; inference restores it from the run folder, without the data.
-
-    Implements `mlxlab.data.dataset.RowEncoder`.
-    """
+    """A `mlxlab.data.dataset.RowEncoder`: inference restores it from the run folder, without the data."""
 
     columns = ("text",)
     label_column = "label"
@@ -42,7 +39,7 @@ class ReviewEncoder:
         self.label_cells = self.task.labels
 
     def encode_rows(self, table: Table) -> Batch:
-        texts = [self._text(number, cell) for number, cell in enumerate(table["text"], 1)]
+        texts = table["text"]
         labels = table.get("label", [None] * len(texts))
         sequences = self.tokenizer.encode_batch(texts, self.seq_len)
         tokens, mask = pad(sequences, self.tokenizer.pad_id, self.seq_len)
@@ -50,11 +47,6 @@ class ReviewEncoder:
         weights = np.array([label is not None for label in labels], np.float32)
         batch = Batch(tokens, mask, targets, weights, np.arange(len(texts)))
         return check_ids(batch, self.tokenizer.vocab_size, self.task.num_classes)
-
-    def _text(self, number: int, cell: str | None) -> str:
-        if cell is None or not cell.strip():
-            raise DataError(f"row {number}: column 'text': expected a text")
-        return cell
 
     def _target(self, label: str | None) -> int:
         if label is None:
@@ -65,15 +57,7 @@ class ReviewEncoder:
 
 
 class Reviews:
-    """Lines of a label, a tab and a text; the last fifth of them validates.
-
-    Implements `mlxlab.data.dataset.DataModule`. The arguments after the `*` come from the program.
-
-    Args:
-        source: the file.
-        seq_len: maximum tokens of a text; longer ones are truncated.
-        batch_size: rows of a batch.
-    """
+    """A `mlxlab.data.dataset.DataModule`: the last fifth of the lines validates."""
 
     test = ()  # There is no test split.
 
@@ -141,21 +125,6 @@ def select_rows(batch: Batch, rows: np.ndarray) -> Batch:
 
 
 def read_lines(source: str) -> tuple[list[str], list[str]]:
-    """Labels and texts of a file; InputNotFoundError or DataError with the line."""
-    try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputNotFoundError(f"{source}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source}: not UTF-8 at byte {error.start}") from None
-    labels = []
-    texts = []
-    for number, line in enumerate(lines, 1):
-        label, _, text = line.partition("\t")
-        if not label or not text.strip():
-            raise DataError(f"{source}:{number}: expected a label, a tab and a text")
-        labels.append(label)
-        texts.append(text)
-    if len(labels) < 5:
-        raise DataError(f"{source}: expected at least 5 lines, got {len(labels)}")
-    return labels, texts
+    """The labels and the texts of a file."""
+    lines = [line.partition("\t") for line in Path(source).read_text().splitlines()]
+    return [label for label, _, _ in lines], [text for _, _, text in lines]

@@ -2,14 +2,12 @@
 
 import csv
 import io
-import json
 import random
 
 import pyarrow
-from pyarrow import parquet
 
 from mlxlab.data.sources.open import Reading
-from support.text import make_texts, pack
+from support.text import make_texts, pack, write_records
 
 INSERTED = [b'"', b'""', b",", b"\t", b";", b"\n", b"\r", b"\0", b"\x1b", b"\xff", b"\xc3"]
 INSERTED += [b"\xff\xfe", b"\xef\xbb\xbf", b"\\", b"{", b"}", b"[" * 3000, b"\xed\xa0\x80"]
@@ -33,25 +31,9 @@ def plain_rows(count):
 def write_rows(path, table):
     """Writes rows in the format that the name says; the column `number` as numbers, where the format has them."""
     path.parent.mkdir(exist_ok=True)
-    name = str(path)
-    columns = {
-        column: [*map(int, cells)] if column == "number" else cells
-        for column, cells in table.items()
-    }
-    if name.endswith(".parquet"):
-        parquet.write_table(pyarrow.table(columns), path, row_group_size=29)
-        return path
-    rows = list(zip(*columns.values(), strict=True))
-    if ".jsonl" in name:
-        records = [dict(zip(columns, row, strict=True)) for row in rows]
-        lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in records]
-        path.write_bytes(pack(name, "".join(lines).encode()))
-        return path
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, delimiter="\t" if ".tsv" in name else ",")
-    writer.writerows([[*columns], *rows])
-    path.write_bytes(pack(name, buffer.getvalue().encode()))
-    return path
+    columns = table | {"number": [*map(int, table["number"])]}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return write_records(path, rows)
 
 
 def mutate(seed, data, suffix):

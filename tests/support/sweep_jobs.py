@@ -36,7 +36,7 @@ WAYS = {
     "leave": "exited with code 0 before its end",
     "kill": "killed by SIGKILL",
     "crash": "killed by SIGSEGV",
-    "hang": "timeout: took more than 15 seconds",
+    "hang": "timeout: took more than 8 seconds",
     "memory": "took more than the 0.4 GB of hydra.launcher.memory_limit",
 }
 

@@ -21,20 +21,25 @@ def make_texts(count=300):
 
 def write_texts(path, texts, column="text"):
     """Writes documents in the format that the name says; .txt holds them as lines, without their line breaks."""
+    if ".txt" in path.name:
+        path.write_bytes(pack(path.name, "".join(f"{text}\n" for text in texts).encode()))
+        return path
+    return write_records(path, [{"number": n, column: text} for n, text in enumerate(texts)])
+
+
+def write_records(path, rows):
+    """Writes mappings of the same keys in the format that the name says."""
     name = str(path)
-    rows = [{"number": number, column: text} for number, text in enumerate(texts)]
     if name.endswith(".parquet"):
         parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=29)
     elif ".csv" in name or ".tsv" in name:
         file = io.StringIO(newline="")
-        writer = csv.DictWriter(file, ["number", column], delimiter="\t" if ".tsv" in name else ",")
+        writer = csv.DictWriter(file, rows[0], delimiter="\t" if ".tsv" in name else ",")
         writer.writeheader()
         writer.writerows(rows)
         path.write_bytes(pack(name, file.getvalue().encode()))
     elif name.endswith(".json"):
         path.write_text(json.dumps(rows, indent=1))
-    elif ".txt" in name:
-        path.write_bytes(pack(name, "".join(f"{text}\n" for text in texts).encode()))
     else:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         path.write_bytes(pack(name, lines.encode()))

@@ -123,16 +123,6 @@ def test_a_folder_is_not_continued_with_other_fixed_overrides(line, job):
     assert len(job.seen) == 4
 
 
-def test_a_resumed_sweep_has_the_jobs_of_all_commands(line, job):
-    job.faults |= {0: STOPPED, 2: STOPPED}
-    assert line(*SWEEP, "seed=0,1") == 143
-    assert line(*SWEEP, "seed=2,3") == 143
-    job.faults.clear()
-    assert line("sweep.resume=s") == 0
-    assert sorted(seed for _, seed, _ in job.seen[2:]) == [0, 1, 2, 3]
-    assert "job 3 (seed=3): valid/loss 0.3 after" in line.err
-
-
 def test_jobs_with_different_objectives_are_refused_and_one_objective_is_that_of_the_sweep(
     line, job
 ):
@@ -152,19 +142,6 @@ def test_data_files_are_looked_for_before_the_first_job(line, job):
     message = "data.valid_source: v*.txt: no file that ends in"
     assert message in line.refuses(*streaming, *missing, "seed=0,1", code=66)
     assert not job.seen
-    assert not (line.project / "s").exists()
-
-
-def test_a_mistyped_key_of_a_sweep_has_the_nearest_name(line):
-    args = ["-m", "seed=0,1", "hydra/launcher=isolated", "hydra.launcher.njobs=2"]
-    assert "did you mean hydra.launcher.n_jobs?" in line.refuses(*args)
-
-
-@pytest.mark.parametrize("size", ["0", "-1"])
-def test_a_batch_size_that_hydras_sweeper_asserts_is_refused(line, job, size):
-    basic = ["hydra/sweeper=basic", "hydra/launcher=basic", f"hydra.sweeper.max_batch_size={size}"]
-    message = f"hydra.sweeper.max_batch_size={size}: expected at least 1, or null"
-    assert message in line.refuses(*SWEEP, *basic, "seed=0,1")
     assert not (line.project / "s").exists()
 
 

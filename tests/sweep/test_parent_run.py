@@ -65,7 +65,9 @@ def sweep(project, *args):
     return subprocess.run(command, capture_output=True, text=True, cwd=project, timeout=120)
 
 
-@pytest.mark.parametrize(("x", "status"), [(2, "FINISHED"), (3, "FAILED")])
+@pytest.mark.parametrize(
+    ("x", "status"), [pytest.param(2, "FINISHED", marks=pytest.mark.slow), (3, "FAILED")]
+)
 def test_the_jobs_of_a_multirun_are_children_of_one_run_which_fails_with_them(project, x, status):
     done = sweep(project, "-m", f"x=1,{x}")
     assert (done.returncode == 0) == (status == "FINISHED"), done.stderr

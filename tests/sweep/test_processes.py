@@ -54,7 +54,7 @@ def test_a_job_that_ends_in_any_way_leaves_the_others_alone(sweep, capfd):
     ways = ["good", *WAYS, "child", "good"]
     if sys.platform != "linux":
         ways.remove("memory")
-    records = sweep.run(sweep.launcher(n_jobs=3, timeout=15, memory_limit=0.4), ways)
+    records = sweep.run(sweep.launcher(n_jobs=3, timeout=8, memory_limit=0.4), ways)
     reasons = {way: record.reason for way, record in zip(ways, records, strict=True)}
     assert reasons == {"good": "", "child": ""} | {
         way: reason for way, reason in WAYS.items() if way in ways
@@ -121,17 +121,6 @@ def test_a_job_waits_for_free_memory(sweep, monkeypatch):
     assert next(free) == 10**12
     with pytest.raises(ConfigError, match="memory_limit: expected no more than this machine has"):
         sweep.launcher(memory_limit=10**6)
-
-
-def test_a_job_starts_where_the_largest_so_far_would_fit(sweep, monkeypatch):
-    free = iter([4 * 10**8, 10**12, 4 * 10**8])
-    monkeypatch.setattr(processes, "free_memory", lambda: next(free))
-    launcher = sweep.launcher(memory_limit=0.5)
-    assert not launcher._has_room()
-    sweep.start(launcher, "slow", 0)
-    launcher.wait()
-    assert launcher._has_room()
-    launcher.close()
 
 
 def test_a_job_that_another_process_runs_is_left_alone(sweep):

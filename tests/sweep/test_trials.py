@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.sweep.search_space import override_texts, split_space
+from mlxlab.sweep.search_space import split_space
 from support.searches import Point, run_search
 
 RATE = "rate=tag(log,interval(1e-5,1e-3))"
@@ -64,11 +63,6 @@ def test_a_journal_that_is_cut_off_anywhere_is_continued(tmp_path):
         assert run_search(tmp_path / "s", SPACE, loss, **settings) == whole
 
 
-def test_a_kill_leaves_no_link_in_the_folder(tmp_path, monkeypatch):
-    monkeypatch.delattr(os, "symlink")
-    assert len(run_search(tmp_path / "s", [RATE], loss, trials=2)) == 2
-
-
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_no_point_is_proposed_twice(tmp_path, sampler):
     trials = run_search(
@@ -102,7 +96,6 @@ def test_every_trial_is_in_the_file_before_the_next_is_proposed(tmp_path):
     [
         (1, '\\"high\\": 0.001', '\\"high\\": 0.1', "trial 0: expected the keys and values"),
         (1, '\\"low\\": 1e-05', '\\"low\\": 0.9', "not the journal of this search"),
-        (1, '"params"', '"parms"', "trial 0: expected the keys and values"),
         (1, '"rate"', '"seed"', "trial 0: expected the keys and values"),
         (1, '"budget"', '"budgets"', "trial 0: 'budget' is missing"),
         (0, "{", "[", "not the journal of this search"),
@@ -130,8 +123,6 @@ def split(*texts: str):
         ("choice('x y',2)", CategoricalDistribution(("x\\ y", "2"))),
         ("range(0,4,2)", IntDistribution(0, 2, step=2)),
         ("range(0.5,0.05,-0.1)", FloatDistribution(0.1, 0.5, step=0.1)),
-        ("bert,cnn_hybrid", CategoricalDistribution(("bert", "cnn_hybrid"))),
-        ("interval(0,1)", FloatDistribution(0, 1)),
         ("int(interval(1,8))", IntDistribution(1, 8)),
         ("tag(log,interval(1e-5,1e-3))", FloatDistribution(1e-5, 1e-3, log=True)),
     ],
@@ -142,12 +133,6 @@ def test_hydras_grammar_is_read_as_a_search_space(values, expected):
     assert (domain.key, domain.distribution) == ("key", expected)
 
 
-def test_the_numbers_of_a_range_are_written_without_rounding_errors():
-    _, [domain] = split("a=range(0.5,0,-0.1)")
-    texts = [override_texts({"a": value})[0] for value in domain.values]
-    assert texts == ["a=0.1", "a=0.2", "a=0.3", "a=0.4", "a=0.5"]
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -156,7 +141,6 @@ def test_the_numbers_of_a_range_are_written_without_rounding_errors():
         ("a=interval(0.2,0.1)", "expected interval(low,high) with low < high, got 0.2 and 0.1"),
         ("a=shuffle(0,1)", "without shuffle(...) and tag(...)"),
         ("a=range(0,100000)", "expected 1 to 10,000 values, got more"),
-        ("a=range(0)", "expected 1 to 10,000 values, got none"),
         ("model=glob(*)", "expected the options by name"),
         ("objective=valid/loss,valid/f1", "expected one metric"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlxlab.terminal import messages
-from mlxlab.terminal.messages import activity, configure_logging, duration, track
+from mlxlab.terminal.messages import activity, configure_logging, track
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -59,19 +59,6 @@ def test_a_long_activity_is_named_and_named_again_with_the_time_so_far(lines):
     assert lines()[-1] == "reading the data: done after 0:00:00"
 
 
-def test_an_activity_that_began_earlier_is_named_at_once(lines):
-    with activity("loading", since=time.monotonic() - 1):
-        time.sleep(0.04)  # less than the first time
-    assert lines()[0] == "loading ..."
-
-
-def test_a_short_activity_says_nothing_and_ends_its_thread(lines):
-    with activity("reading the data"):
-        pass
-    time.sleep(0.1)
-    assert lines() == []
-
-
 def test_items_are_counted_and_the_rest_is_estimated(lines, monkeypatch):
     seconds = iter([0.0, *(10.0 * n for n in range(6))])
     monkeypatch.setattr(messages.time, "monotonic", lambda: next(seconds))
@@ -81,13 +68,3 @@ def test_items_are_counted_and_the_rest_is_estimated(lines, monkeypatch):
         "evaluation: batches: 1 of 6, ETA 0:00:50",
         "evaluation: batches: 4 of 6, ETA 0:00:20",
     ]
-
-
-def test_items_of_unknown_number_are_counted(lines):
-    for _ in track(range(3), "evaluation: batches"):
-        time.sleep(0.06)
-    assert lines()[0] == "evaluation: batches: 1"
-
-
-def test_durations_are_hours_minutes_seconds():
-    assert " ".join(map(duration, (0.4, 61, 3600 * 30 + 5))) == "0:00:00 0:01:01 30:00:05"

@@ -14,9 +14,5 @@ def test_columns_are_padded_and_aligned():
     ]
 
 
-def test_the_last_alignment_holds_for_further_columns():
-    assert markdown_table(["a", "b", "c"], [], "rl").splitlines()[1] == "|----:|-----|-----|"
-
-
 def test_line_breaks_and_control_characters_stay_out_of_a_table():
     assert markdown_table(["name"], [["a\x1b[2J\nb"]]).splitlines()[-1] == "| a [2J b |"

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from mlxlab import terminal
 from support.pseudo_terminal import run_in_terminal
 
 FACTS = "from mlxlab import terminal as t; print(t.columns(), t.styled('text', 'red'))"
@@ -29,13 +28,6 @@ def test_width_and_colour_are_those_of_the_terminal(columns, variables, expected
 def test_a_file_has_no_width_and_no_colours():
     done = subprocess.run([sys.executable, "-c", FACTS], capture_output=True, text=True, check=True)
     assert done.stdout == "None text\n"
-
-
-def test_a_closed_stream_and_none_are_no_terminals(tmp_path):
-    stream = (tmp_path / "file").open("w")
-    stream.close()
-    assert not terminal.is_terminal(stream)
-    assert not terminal.is_terminal(None)
 
 
 def test_an_error_is_red_in_a_terminal():

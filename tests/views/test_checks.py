@@ -173,15 +173,6 @@ def test_the_verdict_follows_from_the_intervals(value, best, constant, verdict):
     assert judge(result, "accuracy").verdict == verdict
 
 
-def test_a_fitted_baseline_below_the_constant_one_is_not_the_weakest():
-    result = make_record().evaluation.results[0]
-    result.baselines[BEST]["accuracy"] = 0.5
-    result.intervals.clear()
-    result.metrics["accuracy"] = 0.6
-    judged = judge(result, "accuracy")
-    assert (judged.weakest, judged.best, judged.verdict) == (CONSTANT, CONSTANT, "learned nothing")
-
-
 def test_a_lower_error_is_better_and_without_baselines_nothing_is_known():
     result = SplitResult("valid", 9, {"rmse": 2.0}, baselines={"mean": {"rmse": 3.0}})
     assert judge(result, "rmse").verdict == "better"

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mlxlab.views import render
-from mlxlab.views.plots import MAX_POINTS, Plot, Row, RowPlot, Series, short_label
+from mlxlab.views.plots import Plot, Row, RowPlot, Series, short_label
 
 NAMES = [
     "a/long/name/that/a/page/would/break/at/its/joints=1",
@@ -53,10 +53,6 @@ def test_any_values_can_be_drawn(values):
     drawn(Plot("t", [Series("a", list(enumerate(values)))]))
 
 
-def test_rows_without_a_value_have_an_axis():
-    assert centres(drawn(RowPlot("t", "x", [Row("a")]))) == []
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_text_of_the_picture_and_of_its_title(name):
     short = short_label(name)
@@ -65,24 +61,3 @@ def test_any_name_is_text_of_the_picture_and_of_its_title(name):
     cells = [text.text for text in tree.iter("text")]
     assert cells.count(short) == 2
     assert short in tree.find("title").text
-
-
-def test_a_picture_has_a_role_and_a_title():
-    tree = drawn(RowPlot("results", "loss", [Row("a", [1.0, 3.0], mean=2.0)]))
-    assert tree.attrib["role"] == "img"
-    assert tree.find("title").text == "results: loss"
-    series = [Series("a", [(0, 2.0), (5, 1.0)])]
-    assert drawn(Plot("loss", series)).find("title").text == "loss by step"
-
-
-def test_a_long_line_is_thinned():
-    series = Series("a", [(step, 1.0) for step in range(10 * MAX_POINTS)])
-    assert len(series.finite) == MAX_POINTS
-
-
-def test_a_plot_lies_in_its_frame():
-    plot = Plot("loss", [Series("a", [(0, 1.0), (100, 3.0), (200, None)])], mark=50)
-    ((first, last),) = [[(plot.x(x), plot.y(y)) for x, y in each.finite] for each in plot.series]
-    assert first[0] < plot.x(plot.mark) < last[0]
-    assert last[1] < first[1], "up is larger"
-    assert Plot("empty", [Series("a", [])]).is_empty

@@ -1,7 +1,5 @@
 """The columns of `runs list`: what tells runs apart, and on a terminal what fits it."""
 
-from dataclasses import replace
-
 import pytest
 
 from mlxlab.tracking.mlflow.runs import RunRow
@@ -36,34 +34,12 @@ def test_a_list_fits_the_terminal(width):
     assert max(map(len, list_table([RUN], width=width).splitlines())) <= width
 
 
-def test_a_run_took_the_seconds_of_its_work():
-    assert "| 4 s " in list_table([RUN])
-
-
 def test_a_narrow_terminal_shows_the_metrics():
     metrics = ["valid/accuracy", "test/accuracy", "valid/loss", "test/loss"]
     assert head(list_table([RUN], width=80)) == ["run", *metrics]
     assert shown_metrics([RUN]) == metrics
 
 
-def test_the_best_evaluation_takes_the_columns_of_its_metrics():
-    run = replace(RUN, best={"valid/accuracy": 0.85})
-    assert head(list_table([run], width=80))[1:] == [
-        "valid/accuracy (best)",
-        "test/accuracy",
-        "valid/loss",
-        "test/loss",
-    ]
-
-
 def test_columns_that_were_requested_are_not_left_out():
     table = list_table([RUN], ["valid/loss"], ["choices.data"], width=20)
     assert head(table) == ["run", "choices.data", "valid/loss"]
-
-
-def test_a_folder_below_the_working_folder_is_shown_as_it_is_typed(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    below = replace(RUN, folder=str(tmp_path / "outputs" / "first"))
-    table = list_table([below, RUN])
-    assert "| outputs/first" in table
-    assert "| /data/outputs/first" in table

@@ -107,21 +107,3 @@ def test_damaged_run_folders_are_left_out(tmp_path):
     report = write_sweep_report(sweep, tmp_path)
     assert report.verdict[0].startswith("The best configuration learned nothing")
     assert ": one result on the validation rows" in report.page.read_text()
-
-
-def write_ranked_by_accuracy(folder, accuracies):
-    """A sweep over two rates, three seeds each, ranked by accuracy; every run has a folder."""
-    jobs = []
-    for rate, values in accuracies.items():
-        for seed, accuracy in enumerate(values):
-            texts = ["experiment=titanic", f"trainer.learning_rate={rate}", f"seed={seed}"]
-            jobs.append(finished(len(jobs), texts, accuracy))
-            write_run(folder / str(len(jobs) - 1), accuracy)
-    sweep_jobs.write_sweep(folder, jobs, "valid/accuracy")
-    return write_sweep_report(read_sweep(folder), folder).page.read_text().replace("<wbr>", "")
-
-
-def test_the_trust_card_names_a_baseline_that_is_as_good(tmp_path):
-    page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)})
-    assert '<li class="bad">Worse than all women survive</li>' in page
-    assert "Means of 3 runs, each on the same rows as its baselines" in page

@@ -1,12 +1,9 @@
 """The plots of a sweep: the best configuration on top, and the importance of each key."""
 
-from dataclasses import replace
-
 import pytest
 
 from mlxlab.analysis.sweeps.sweep_jobs import Sweep, SweepJob
 from mlxlab.analysis.sweeps.sweep_report import view_sweep
-from mlxlab.stats.importance import Importance
 
 
 def ranked(num_seeds):
@@ -30,16 +27,3 @@ def test_a_row_has_the_results_the_mean_and_its_interval():
     assert first.mean == pytest.approx(0.701)
     low, high = first.span
     assert high - first.mean == pytest.approx(view.ranking.entries[0].margin) == first.mean - low
-
-
-def test_one_seed_has_no_interval():
-    plot = ranked(num_seeds=1).ranking_plot
-    assert {(row.mean, row.span) for row in plot.rows} == {(None, None)}
-    assert plot.title == "Configurations: a dot per seed"
-
-
-def test_an_importance_is_a_line_from_0_with_its_share():
-    importance = Importance({"a.rate": 0.75, "b": 0.25}, 0.9, "")
-    plot = replace(ranked(num_seeds=1), importance=importance).importance_plot
-    assert [row.name for row in plot.rows] == ["a.rate: 75 %", "b: 25 %"]
-    assert [row.span for row in plot.rows] == [(0.0, 0.75), (0.0, 0.25)]

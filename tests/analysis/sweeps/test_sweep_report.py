@@ -3,20 +3,16 @@
 import csv
 import io
 import json
-import os
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
 from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
 from mlxlab.errors import InputNotFoundError
-from support.browser import BROWSER, show
 from support.commands import command
+from support.html_pages import ParsedPage
 from support.run_records import attempt_of, edit_run, write_result
 from support.sweep_jobs import finished, write_sweep
 
@@ -48,23 +44,6 @@ def table(file):
     return list(csv.DictReader(io.StringIO(file.read_text())))
 
 
-class Page(HTMLParser):
-    """Tags, addresses and text of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.addresses, self.text = [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        names = ("src", "href", "srcset", "action")
-        self.addresses += [value for name, value in attributes if name in names]
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_a_grid_is_ranked_with_its_seeds_as_one(tmp_path, capsys):
     assert main([str(grid(tmp_path))]) == 0
     out = capsys.readouterr().out
@@ -73,7 +52,7 @@ def test_a_grid_is_ranked_with_its_seeds_as_one(tmp_path, capsys):
     assert [row["seeds"] for row in rows] == ["3"] * 4
     assert rows[0]["standing"] == "winner"
     assert len(table(tmp_path / "report" / "jobs.csv")) == 12
-    page = Page((tmp_path / "report.html").read_text())
+    page = ParsedPage((tmp_path / "report.html").read_text())
     assert "All jobs: trainer.epochs=2" in page.text
     assert page.tags.count("svg") == 1  # the ranking
     assert {file.name for file in (tmp_path / "report").iterdir()} == {"ranking.csv", "jobs.csv"}
@@ -96,16 +75,6 @@ def test_numbers_are_one_value_only_if_they_are_equal(tmp_path):
     assert "x=1000001:" in report.verdict[0]
 
 
-def test_a_page_shows_few_digits_and_the_table_all(tmp_path):
-    values = ["0.0001234567891", "0.00023456789"]
-    jobs = [finished(n, [f"x={x}"], n / 7) for n, x in enumerate(values)]
-    write_sweep(tmp_path, jobs)
-    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
-    assert "x=0.000123457:" in report.verdict[0]
-    assert [row["x"] for row in table(tmp_path / "report" / "ranking.csv")] == values
-    assert "0.000123457" in Page(report.page.read_text()).text
-
-
 def test_a_misspelt_metric_suggests_the_nearest(tmp_path, capsys):
     grid(tmp_path, seeds=1)
     write_result(tmp_path / "1", {"accuracy": 0.5, "loss": 0.7})
@@ -117,7 +86,7 @@ def test_a_misspelt_metric_suggests_the_nearest(tmp_path, capsys):
 def test_names_and_reasons_of_strangers_are_text(tmp_path):
     write_sweep_report(read_sweep(grid(tmp_path, reason=HOSTILE, name=HOSTILE)), tmp_path)
     text = (tmp_path / "report.html").read_text()
-    page = Page(text)
+    page = ParsedPage(text)
     assert HOSTILE in page.text
     assert "script" not in page.tags
     assert page.tags.count("svg") == 1
@@ -144,7 +113,7 @@ def test_a_search_counts_only_trials_that_ran_to_their_end(tmp_path):
     report = write_sweep_report(sweep, tmp_path)
     assert report.verdict[0].startswith("No winner is named with fewer than 3 seeds of each")
     assert "rate=0.0002" in report.verdict[0]
-    page = Page(report.page.read_text()).text
+    page = ParsedPage(report.page.read_text()).text
     assert "valid/loss 0.1; paused: at 10 steps" in page
     assert "Paused: stopped by successive halving" in page
     assert (tmp_path / "report" / "ranking.csv").read_text().startswith("rank,valid/loss,rate,")
@@ -157,32 +126,6 @@ def test_the_seconds_of_a_job_are_those_of_all_its_attempts(tmp_path):
     assert [job.seconds for job in read_sweep(tmp_path).jobs] == [2.5, 65.0, 2.5, 2.5]
 
 
-def test_one_seed_has_no_interval(tmp_path):
-    grid(tmp_path, seeds=1)
-    write_sweep_report(read_sweep(tmp_path), tmp_path)
-    assert [row["low"] for row in table(tmp_path / "report" / "ranking.csv")] == [""] * 4
-    page = Page((tmp_path / "report.html").read_text())
-    assert "±" not in page.text
-    assert "Student" not in page.text
-
-
 def test_a_folder_without_jobs_has_no_report(tmp_path):
     with pytest.raises(InputNotFoundError, match="expected the folder of a sweep"):
         read_sweep(tmp_path)
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (400, "dark"), (1600, "light")])
-def test_a_browser_shows_the_report_without_overflow_and_requests(tmp_path, width, scheme):
-    long = "a_name_of_an_option_that_is_much_too_long_for_a_line_of_400_pixels"
-    write_sweep_report(read_sweep(grid(tmp_path, reason=HOSTILE, name=long)), tmp_path)
-    shown = show(tmp_path / "report.html", tmp_path / "profile", width=width, scheme=scheme)
-    image = imread(io.BytesIO(shown.png))[..., :3]
-    assert shown.scroll_width == image.shape[1] == width
-    assert image.shape[0] > 1500
-    assert (image[0].max() < 0.2) == (scheme == "dark")  # the background
-    inked = (np.abs(image - image[0, 0]).max(axis=-1) > 0.1).mean(axis=1)
-    assert np.count_nonzero(inked > 0) > 800  # lines of pixels with text or a figure
-    assert [url for url in shown.requests if not url.startswith(("data:", "file:"))] == []
-    if folder := os.environ.get("MLXLAB_SCREENSHOTS"):
-        (Path(folder) / f"report-{width}-{scheme}.png").write_bytes(shown.png)

@@ -26,7 +26,6 @@ def verdict(rows, repetition="seed"):
             "No winner is named with fewer than 3 seeds of each configuration; each ran once",
             "At least 2 more seeds of each are needed.",
         ),
-        ([[0.5, 0.6], [0.1, 0.2]], "No winner is named with fewer than 3 seeds", "1 more seed of"),
         (
             [[0.5, 0.6, 0.55], [0.5, 0.5, 0.51], [0.1, 0.2]],
             "No winner is named with fewer than 3 seeds of each configuration; 1 of 3 has fewer. The best mean is",
@@ -44,10 +43,3 @@ def test_the_verdict_is_a_sentence_and_says_what_would_settle_it(table, expected
     sentences = verdict(table)
     assert sentences[0].startswith(expected)
     assert (advice in sentences[-1]) if advice else len(sentences) == 1
-
-
-def test_results_are_called_what_they_are():
-    [sentence] = verdict([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]], "data.fold")
-    assert "± 0.083 (3 folds; ± is half the width of the 95 % interval)" in sentence
-    assert "The closest rival, x=0, is 0.4 behind (p " in sentence
-    assert ": the probability of a difference this large or larger if both were equal)." in sentence

@@ -16,7 +16,9 @@ def describe(client: MlflowClient) -> dict[str, Any]:
     experiments = client.search_experiments(view_type=ViewType.ALL)
     return {
         "experiments": {item.name: _experiment(client, item) for item in experiments},
-        "models": {item.name: _registered(client, item) for item in _registered_models(client)},
+        "models": {
+            item.name: _registered(client, item) for item in client.search_registered_models()
+        },
     }
 
 
@@ -43,9 +45,7 @@ def _run(client: MlflowClient, run: Any) -> dict[str, Any]:
         "metrics": {key: _number(value) for key, value in run.data.metrics.items()},
         "histories": {key: _history(client, info.run_id, key) for key in run.data.metrics},
         "artifacts": _files(info.artifact_uri),
-        "datasets": [_dataset(item) for item in run.inputs.dataset_inputs]
-        if hasattr(run, "inputs")
-        else [],
+        "datasets": [_dataset(item) for item in run.inputs.dataset_inputs],
         "outputs": _outputs(run),
     }
 
@@ -79,38 +79,19 @@ def _dataset(item: Any) -> list[Any]:
 
 
 def _outputs(run: Any) -> list[list[Any]]:
-    outputs = getattr(run, "outputs", None)
-    return [[item.model_id, item.step] for item in outputs.model_outputs] if outputs else []
+    return [[item.model_id, item.step] for item in run.outputs.model_outputs] if run.outputs else []
 
 
 def _logged_models(client: MlflowClient, experiment: str) -> dict[str, Any]:
-    if not hasattr(client, "search_logged_models"):
-        return {}
     return {
         item.model_id: [
-            *(
-                item.name,
-                item.model_type,
-                str(item.status),
-                item.source_run_id,
-                item.params,
-                item.tags,
-            ),
-            [
-                [metric.key, metric.value, metric.step, metric.timestamp]
-                for metric in item.metrics or []
-            ],
+            *(item.name, item.model_type, str(item.status), item.source_run_id),
+            *(item.params, item.tags),
+            [[each.key, each.value, each.step, each.timestamp] for each in item.metrics or []],
             _files(item.artifact_location),
         ]
         for item in client.search_logged_models([experiment])
     }
-
-
-def _registered_models(client: MlflowClient) -> list[Any]:
-    try:
-        return list(client.search_registered_models())
-    except Exception:  # the file store of MLflow 1
-        return []
 
 
 def _registered(client: MlflowClient, model: Any) -> dict[str, Any]:
@@ -118,23 +99,15 @@ def _registered(client: MlflowClient, model: Any) -> dict[str, Any]:
     return {
         "description": model.description,
         "tags": model.tags,
-        "aliases": {
-            alias: int(version) for alias, version in getattr(model, "aliases", {}).items()
-        },
+        "aliases": {alias: int(version) for alias, version in model.aliases.items()},
         "versions": {str(item.version): _version(client, item) for item in versions},
     }
 
 
 def _version(client: MlflowClient, version: Any) -> list[Any]:
     uri = client.get_model_version_download_uri(version.name, version.version)
-    facts = [
-        version.run_id,
-        version.description,
-        version.current_stage,
-        version.tags,
-        version.creation_timestamp,
-    ]
-    return [*facts, _files(uri)]
+    facts = (version.run_id, version.description, version.current_stage, version.tags)
+    return [*facts, version.creation_timestamp, _files(uri)]
 
 
 def _files(uri: str) -> dict[str, str]:
