@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from mlxlab.analysis.comparison import MethodResults, Subject, compare
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
 from mlxlab.views.tables import Table, numeric
-from support.html_pages import ParsedPage
+from support.browser import BROWSER, evaluate
+from support.html_pages import BEYOND, ParsedPage
 
 HOSTILE = "</pre><script>alert(1)</script><img src=http://evil/x onerror=alert(2)>&amp;'\"\x1b[31m"
 
@@ -47,3 +50,11 @@ def test_a_table_shows_its_first_rows_and_counts_the_others(tmp_path):
     parsed = ParsedPage(page_of(compare("valid/accuracy", methods, "m0"), tmp_path))
     assert "7 more." in parsed.text
     assert Table(numeric("n"), [["1"]] * 207).hidden == 7
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_on_a_phone_a_wide_table_scrolls_in_its_box(tmp_path):
+    page_of(hostile_comparison("x" * 90), tmp_path)
+    shown = evaluate(tmp_path / "comparison.html", tmp_path / "profile", BEYOND, width=390)
+    assert shown[:2] == [True, []]
+    assert any(shown[2])

@@ -1,4 +1,4 @@
-"""The site builds without warnings and loads nothing from elsewhere."""
+"""The site builds without warnings, loads nothing from elsewhere, and is readable in a browser at any width."""
 
 import re
 import subprocess
@@ -10,7 +10,11 @@ import pytest
 import mlxlab
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.loaded_model import LoadedModel
+from support.browser import BROWSER, show
 from support.processes import ROOT
+
+PAGES = ["index.html", "how_to/sweeps.html", "reference/configuration.html"]
+PAGES += ["explanation/claims.html"]
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +45,13 @@ def test_the_page_on_the_python_api_has_every_method_and_option(site):
     assert methods <= shown
     options = {field.name for field in fields(GenerationConfig)}
     assert options <= set(re.findall(r"<code>(\w+)</code>", text))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize("page", PAGES)
+def test_a_browser_shows_a_page_without_overflow_and_requests(site, tmp_path, page, width, scheme):
+    shown = show(site / page, tmp_path / "profile", width=width, scheme=scheme)
+    assert shown.scroll_width == width
+    assert {address.partition(":")[0] for address in shown.requests} <= {"file", "data"}
+    assert len(shown.png) > 10_000

@@ -2,9 +2,15 @@
 
 from html.parser import HTMLParser
 
+# For a browser: whether the page fits its window, what stands beyond it outside of a box, and which boxes scroll.
+BEYOND = """[document.scrollingElement.scrollWidth <= innerWidth,
+  [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1 &&
+    !e.closest(".scroll, pre, svg")).map(e => e.outerHTML.slice(0, 80)),
+  [...document.querySelectorAll(".scroll:has(table)")].map(e => e.scrollWidth > e.clientWidth)]"""
+
 
 class ParsedPage(HTMLParser):
-    """Tags, addresses, handlers of events, and the text outside of styles and scripts."""
+    """Tags, addresses, and the text outside of styles and scripts."""
 
     def __init__(self, html):
         super().__init__()

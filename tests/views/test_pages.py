@@ -14,6 +14,7 @@ from mlxlab.views.commands import next_commands
 from mlxlab.views.pages import closing_lines, run_page, summary
 from mlxlab.views.run_tables import metrics_table
 from mlxlab.views.run_view import RunView
+from support.browser import BROWSER, show
 from support.run_records import make_record, view_of
 
 EVIL = (
@@ -121,3 +122,15 @@ def test_views_import_no_heavy_module():
     code = f"import sys, mlxlab.views.pages; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_a_browser_shows_the_page_without_overflow_and_requests(tmp_path, width, scheme):
+    record = make_record()
+    record.name = "a_name_that_is_much_too_long_for_a_line_of_390_pixels" * 2
+    path = tmp_path / "report.html"
+    path.write_text(run_page(view_of(record)))
+    shown = show(path, tmp_path / "profile", width=width, scheme=scheme)
+    assert shown.scroll_width == width
+    assert [url for url in shown.requests if not url.startswith(("data:", "file:"))] == []

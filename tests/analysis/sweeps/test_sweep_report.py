@@ -3,14 +3,18 @@
 import csv
 import io
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
 from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
 from mlxlab.errors import InputNotFoundError
+from support.browser import BROWSER, show
 from support.commands import command
 from support.html_pages import ParsedPage
 from support.run_records import attempt_of, edit_run, write_result
@@ -129,3 +133,20 @@ def test_the_seconds_of_a_job_are_those_of_all_its_attempts(tmp_path):
 def test_a_folder_without_jobs_has_no_report(tmp_path):
     with pytest.raises(InputNotFoundError, match="expected the folder of a sweep"):
         read_sweep(tmp_path)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (400, "dark"), (1600, "light")])
+def test_a_browser_shows_the_report_without_overflow_and_requests(tmp_path, width, scheme):
+    long = "a_name_of_an_option_that_is_much_too_long_for_a_line_of_400_pixels"
+    write_sweep_report(read_sweep(grid(tmp_path, reason=HOSTILE, name=long)), tmp_path)
+    shown = show(tmp_path / "report.html", tmp_path / "profile", width=width, scheme=scheme)
+    image = imread(io.BytesIO(shown.png))[..., :3]
+    assert shown.scroll_width == image.shape[1] == width
+    assert image.shape[0] > 1500
+    assert (image[0].max() < 0.2) == (scheme == "dark")  # the background
+    inked = (np.abs(image - image[0, 0]).max(axis=-1) > 0.1).mean(axis=1)
+    assert np.count_nonzero(inked > 0) > 800  # lines of pixels with text or a figure
+    assert [url for url in shown.requests if not url.startswith(("data:", "file:"))] == []
+    if folder := os.environ.get("MLXLAB_SCREENSHOTS"):
+        (Path(folder) / f"report-{width}-{scheme}.png").write_bytes(shown.png)
