@@ -1,15 +1,11 @@
 """What the baselines of texts and tables share."""
 
-import logging
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import BaselineInputs
-from mlxlab.models.baselines.estimators import limit_scikit
 from mlxlab.models.baselines.predict import predict_rows
 
 
@@ -28,12 +24,3 @@ def test_the_constant_is_the_frequencies_or_the_mean_in_the_units_of_the_data():
     assert predicted([[1.0, 0], [1, 1]], task) == ("majority", [[1, 0.5]] * 2, [[1, 0.5]])
     task = Task("regression", 1, target_mean=100, target_deviation=20)
     assert predicted([-1.0, 2], task) == ("mean", [110, 110], [110])
-
-
-def test_a_fit_that_does_not_converge_is_a_line_and_no_warning(caplog):
-    with caplog.at_level(logging.INFO), limit_scikit("model"):
-        warnings.warn("stopped", ConvergenceWarning, stacklevel=1)
-        warnings.warn("of no interest", FutureWarning, stacklevel=1)
-    assert [record.getMessage() for record in caplog.records] == [
-        "baseline model: its fit stopped before it converged"
-    ]
