@@ -57,21 +57,6 @@ def test_the_count_is_the_ceiling_of_n_k_percent_and_at_least_one(tmp_path, n, p
     assert len(select("hardest", percent, source=tmp_path / "a.parquet").chosen(0)) == count
 
 
-def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_long_ones_win(
-    tmp_path,
-):
-    rng = np.random.default_rng(0)
-    targets = rng.integers(1, 90, 200)
-    sums = (rng.random(200) * targets).astype(np.float32)
-    doubled = np.where(np.arange(200) % 2, 2, 1)  # every other text, written twice
-    write_losses(rows(range(200), sums, targets), tmp_path / "a.parquet")
-    write_losses(rows(range(200), sums * doubled, targets * doubled), tmp_path / "b.parquet")
-    a, b = (select("hardest", 25, source=tmp_path / f"{name}.parquet") for name in "ab")
-    np.testing.assert_array_equal(a.chosen(0), b.chosen(0))
-    b.score = "sum"
-    assert not np.array_equal(a.chosen(0), b.chosen(0))
-
-
 def test_by_kl_rows_without_one_are_not_chosen(tmp_path):
     kl = np.array([0.1, np.nan, 0.3], np.float32)
     write_losses(rows([1, 2, 3], [9, 9, 9], kl=kl), tmp_path / "a.parquet")

@@ -1,6 +1,5 @@
 """A checkpoint carried over to a changed model: outputs, optimizer state and the report, all counted exactly."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,6 +17,8 @@ from mlxlab.run.resume.policy import Plan, SameModel
 from mlxlab.training.optim.optimizers import EMAOptimizer, adamw, flatten_arrays
 from support.checkpoints import state_at
 
+FLOATS = {"_target_": "mlxlab.models.options.Quantization", "bits": None, "group_size": 32}
+FLOATS |= {"mode": "affine", "skip": []}
 NODE = {
     "_target_": "mlxlab.models.transformer.Transformer",
     "hidden_size": 32,
@@ -28,19 +29,13 @@ NODE = {
     "tie_embeddings": True,
     "adapter": None,
     "freeze": [],
-    "quantization": {
-        "_target_": "mlxlab.models.options.Quantization",
-        "bits": None,
-        "group_size": 32,
-        "mode": "affine",
-        "skip": [],
-    },
+    "quantization": FLOATS,
 }
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "alpha": 3.0}
 FORMS = {
     "plain": {},
     "lora": {"adapter": LORA},
-    "qlora": {"adapter": LORA, "quantization": NODE["quantization"] | {"bits": 8}},
+    "qlora": {"adapter": LORA, "quantization": FLOATS | {"bits": 8}},
 }
 TOKENS = mx.array([[3, 5, 7, 30, 2, 1]])
 
@@ -65,12 +60,11 @@ def trained(architecture, ema=False):
     rng = np.random.default_rng(0)
 
     def noise(arrays):
-        noisy = {}
+        noisy = dict(arrays)
         for name, array in sorted(arrays.items()):
-            change = mx.array(rng.uniform(0.01, 0.1, array.shape).astype(np.float32))
-            noisy[name] = (
-                array + change if array.dtype == mx.float32 and "scales" not in name else array
-            )
+            if array.dtype == mx.float32 and "scales" not in name:
+                change = rng.uniform(0.01, 0.1, array.shape).astype(np.float32)
+                noisy[name] = array + mx.array(change)
         return noisy
 
     model = build(architecture, seed=1)
@@ -112,6 +106,7 @@ def checkpoints():
 
 
 WIDER, DEEPER = {"intermediate_size": 96}, {"num_layers": 3}
+NEW_ADAPTERS = {"fresh": 28, "dropped": 20}
 RANK_CHANGE = ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped": 28})
 
 
@@ -119,31 +114,14 @@ RANK_CHANGE = ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped":
     ("form", "changes", "expected"),
     [
         ("plain", {}, ({"matched": 20}, {"by path": 20})),
-        (
-            "plain",
-            {"adapter": LORA},
-            ({"matched": 6, "renamed": 14, "new": 28}, {"fresh": 28, "dropped": 20}),
-        ),
+        ("plain", {"adapter": LORA}, ({"matched": 6, "renamed": 14, "new": 28}, NEW_ADAPTERS)),
         ("lora", {"adapter": LORA | {"dropout": 0.5}}, ({"matched": 48}, {"by path": 28})),
         ("lora", {"adapter": None}, ({"matched": 6, "merged": 14}, {"fresh": 20, "dropped": 28})),
         ("lora", {"adapter": LORA | {"rank": 4}}, RANK_CHANGE),
         ("lora", {"adapter": LORA | {"alpha": 9.0}}, RANK_CHANGE),
-        (
-            "plain",
-            FORMS["qlora"],
-            ({"matched": 5, "converted": 45, "new": 28}, {"fresh": 28, "dropped": 20}),
-        ),
+        ("plain", FORMS["qlora"], ({"matched": 5, "converted": 45, "new": 28}, NEW_ADAPTERS)),
         ("lora", FORMS["qlora"], ({"matched": 33, "converted": 45}, {"by path": 28})),
-        (
-            "qlora",
-            {"quantization": NODE["quantization"]},
-            ({"matched": 33, "converted": 15}, {"by path": 28}),
-        ),
-        (
-            "qlora",
-            {"adapter": LORA | {"rank": 3}},
-            ({"matched": 8, "merged": 42, "new": 28}, {"fresh": 28, "dropped": 28}),
-        ),
+        ("qlora", {"quantization": FLOATS}, ({"matched": 33, "converted": 15}, {"by path": 28})),
         (
             "plain",
             {"tie_embeddings": False},
@@ -172,17 +150,6 @@ def test_codes_of_layers_that_did_not_change_are_bitwise_what_they_were(checkpoi
         np.testing.assert_array_equal(carried.checkpoint.weights[name], old.weights[name])
 
 
-def test_moments_of_copies_are_those_of_their_source(checkpoints):
-    old, new = checkpoints["plain"], resume(checkpoints["plain"], DEEPER).checkpoint
-    before, after = (f"states.0.backbone.layers.{layer}.attention.query.weight" for layer in (0, 1))
-    for slot in ("m", "v"):
-        np.testing.assert_array_equal(
-            new.optimizer[f"{after}.{slot}"], old.optimizer[f"{before}.{slot}"]
-        )
-    zero = new.optimizer["states.0.backbone.layers.1.attention.out.weight.m"]
-    assert not zero.any().item()
-
-
 @pytest.mark.parametrize(
     "change", [DEEPER, WIDER, {"adapter": LORA}], ids=["deeper", "wider", "lora"]
 )
@@ -197,23 +164,6 @@ def test_the_moving_average_and_the_trained_weights_are_both_carried_over(change
     without = resume(old, WIDER)
     assert not any(name.startswith(TRAINED) for name in without.checkpoint.optimizer)
     np.testing.assert_allclose(logits(without.checkpoint), logits(old, live[0]), atol=2e-5)
-
-
-def prefixed(checkpoint):
-    """The checkpoint by the names that its arrays have in a compiled and wrapped model."""
-    weights, optimizer = (
-        {
-            name.replace("backbone.", "_orig_mod.module.backbone."): array
-            for name, array in arrays.items()
-        }
-        for arrays in (checkpoint.weights, checkpoint.optimizer)
-    )
-    return replace(checkpoint, weights=weights, optimizer=optimizer)
-
-
-def test_names_of_a_wrapped_model_are_read(checkpoints):
-    carried = resume(prefixed(checkpoints["lora"]), DEEPER)
-    np.testing.assert_allclose(logits(carried.checkpoint), logits(checkpoints["lora"]), atol=2e-5)
 
 
 def test_state_goes_by_shape_only_if_that_is_asked_for(checkpoints):

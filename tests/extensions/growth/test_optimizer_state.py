@@ -9,7 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.extensions.growth.grow import Training
-from support.growth import OPTIMIZERS, SIZES, TARGETS, new_case, new_model
+from support.growth import SIZES, TARGETS, new_case, new_model
 
 # Two layers of 7 matrices and 2 norms each, embedding, last norm and output layer: 21 parameters.
 DECODER = {"_target_": TARGETS["transformer"], **SIZES, "norm_type": "rms", "tie_embeddings": False}
@@ -110,30 +110,3 @@ def test_statistics_that_are_carried_over_are_those_of_the_gradients_of_the_new_
             known = mx.where(is_new, expected, statistic)
             np.testing.assert_allclose(known, expected, rtol=1e-3, atol=tolerance)
             assert (~is_new).sum().item() >= min((state[leaf] != 0).sum().item(), statistic.size)
-
-
-def step_lengths(optimizer, counted):
-    """The root mean square of 12 steps with equal gradients of a weight that is new after `counted` steps."""
-    matrix = mx.array(np.random.default_rng(0).normal(0, 0.02, (8, 8)).astype(np.float32))
-    weights = {"layers": {"weight": matrix}}
-    state = OPTIMIZERS[optimizer](learning_rate=1e-3, parameters={"layers.weight": matrix})
-    state.init(weights)
-    for group in state.optimizers:
-        group.state["step"] = mx.array(counted, mx.uint64)
-    lengths = []
-    for _ in range(12):
-        before = weights["layers"]["weight"]
-        weights = state.apply_gradients({"layers": {"weight": mx.full((8, 8), 0.01)}}, weights)
-        lengths.append(mx.sqrt(mx.square(weights["layers"]["weight"] - before).mean()))
-    return np.array(mx.stack(lengths))
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "largest"),
-    [("adamw", 6.6), ("lion", 1), ("adafactor", 1), ("sgd", 1), ("muon", 1)],
-)
-def test_steps_of_new_weights_in_a_group_that_counts_many_steps_are_longer_with_adam_only(
-    optimizer, largest
-):
-    ratios = step_lengths(optimizer, 100_000) / step_lengths(optimizer, 0)
-    assert ratios.max() == pytest.approx(largest, rel=0.02)
