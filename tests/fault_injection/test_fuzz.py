@@ -71,8 +71,7 @@ TARGETS = [  # (folder that is copied, command, file in it)
     ("distilled", "distill", "cwd/.cache/teacher-*/targets.sqlite"),
 ]
 # Mutations of each target in the default suite.
-DRAW = {"evaluate": 3, "resume": 1, "continue": 2, "compare": 8, "report": 8}
-DRAW |= {"sync": 3, "generate": 2, "distill": 3}
+DRAW = {"evaluate": 3, "compare": 8, "report": 8}
 COMMANDS = sorted({(kind, command) for kind, command, _ in TARGETS})
 
 
@@ -163,6 +162,7 @@ def run_command(
     return code, f"{mutation}: {'; '.join(problems)}" if problems else ""
 
 
+@pytest.mark.fault_injection
 @pytest.mark.parametrize(("kind", "command"), COMMANDS)
 def test_every_command_succeeds_on_the_unchanged_run(workplace, tmp_path, kind, command):
     done = run_command(workplace, kind, tmp_path / "case", command, lambda _: "unchanged")
@@ -177,7 +177,7 @@ def test_mutated_files_are_refused_or_read_without_harm(
     workplace, tmp_path, kind, command, name, full
 ):
     faults = []
-    count = 100 if full else DRAW[command]
+    count = 100 if full else DRAW.get(command, 1)
     for number in range(count):
         case, rng = tmp_path / str(number), random.Random(f"{kind} {command} {name} {number}")
 

@@ -12,6 +12,7 @@ from mlxlab.extensions.example_losses import files as example_losses
 from support.fault_injection.harness import MODELS, committed, fork_server, reference, rng_for
 from support.labelled import write_csv
 
+pytestmark = pytest.mark.fault_injection
 SETTINGS = """trainer.max_steps=12 trainer.eval_every=4 checkpointing.every_steps=2
 model.num_layers=1 model.hidden_size=16 model.num_heads=2 model.intermediate_size=16
 data.batch_size=8 tracking=none resume=auto callbacks.example_losses.every_steps=1"""
@@ -31,7 +32,6 @@ COMBINATIONS = [
     for data, model, trainer in itertools.product(DATA, MODELS, TRAINERS)
     if data != "instruct" or model == "transformer"
 ]
-DRAW = {("several_labels", "transformer", "distill")}
 COMPILED = ["trainer/step=optimized", "trainer.step.compile=always"]
 
 
@@ -115,10 +115,7 @@ def kill_and_resume(server, argv, folder, rng, all_saves):
     return resumed
 
 
-@pytest.mark.parametrize(
-    ("data", "model", "trainer"),
-    [c if c in DRAW else pytest.param(*c, marks=pytest.mark.fault_injection) for c in COMBINATIONS],
-)
+@pytest.mark.parametrize(("data", "model", "trainer"), COMBINATIONS)
 def test_a_killed_run_on_own_data_ends_as_if_it_had_not_been_killed(
     tmp_path, shared_server, first_run, data, model, trainer
 ):
@@ -129,7 +126,6 @@ def test_a_killed_run_on_own_data_ends_as_if_it_had_not_been_killed(
     assert resumed.final_state() == expected.final_state
 
 
-@pytest.mark.fault_injection
 @pytest.mark.parametrize(("data", "model", "trainer"), COMBINATIONS)
 def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
     tmp_path, native_server, first_native_run, data, model, trainer
@@ -145,7 +141,6 @@ def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
         np.testing.assert_array_equal(losses[name], uncompiled[name], err_msg=name)
 
 
-@pytest.mark.fault_injection
 @pytest.mark.parametrize(("data", "model", "trainer"), COMBINATIONS)
 def test_a_run_on_the_hardest_examples_trains_on_those_alone_and_survives_a_kill(
     tmp_path, shared_server, first_run, data, model, trainer
