@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.state import History
 from mlxlab.checkpoint.store import CheckpointStore, check_arrays, load_named, resolve_resume
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from support.checkpoints import state_at
@@ -171,3 +172,23 @@ def test_the_first_array_that_does_not_fit_is_named(name, array):
     check_arrays(arrays(), arrays(), "model")
     with pytest.raises(CorruptCheckpointError, match=f"^model array {name}: "):
         check_arrays(arrays(**{name: array}), arrays(), "model")
+
+
+def test_the_last_evaluation_of_a_step_counts_and_the_best_follows():
+    history, at_step = History(), {}
+    for step, loss in ((3, 0.5), (6, 0.4), (6, 0.6)):
+        metrics = {"valid/loss": loss, "valid/accuracy": 1 - loss}
+        history.add_metrics(step, {"train/loss": 0.1, **metrics})
+        history.add_evaluation(step, metrics, "valid/loss")
+        at_step[step] = metrics
+    assert history.evaluations == [(3, 0.5), (6, 0.6)]
+    assert (history.best, history.best_step, history.best_metrics) == (0.5, 3, at_step[3])
+
+
+def test_without_another_evaluation_there_is_no_best():
+    history = History()
+    history.add_evaluation(3, {"valid/loss": 0.5}, "valid/loss")
+    history.discard_evaluation(3, "valid/loss")
+    assert history == History()
+    history.add_evaluation(3, {"valid/loss": 0.6}, "valid/loss")
+    assert (history.best, history.best_step, history.best_metrics) == (0.6, 3, {"valid/loss": 0.6})

@@ -144,6 +144,14 @@ def entry(data: bytes) -> dict:
     return {"size": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Replaces a file of a checkpoint, with a right checksum in its manifest."""
+    path.write_bytes(data)
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest["files"][path.name] = entry(data)
+    (path.parent / MANIFEST).write_text(signed(manifest))
+
+
 @pytest.mark.parametrize(
     "name", ["../x", "/etc/hostname", "a/../../x", "..", ".", "", "\0", "x" * 300, "model\n"]
 )
@@ -201,10 +209,7 @@ def test_an_invalid_manifest_is_refused(folder, newest, text):
     ids=["pickle", "empty", "all_ones", "huge_header", "no_tensors", "null", "deep"],
 )
 def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(folder, newest, data):
-    (newest / "model.safetensors").write_bytes(data)
-    manifest = json.loads((newest / MANIFEST).read_text())
-    manifest["files"]["model.safetensors"] = entry(data)
-    (newest / MANIFEST).write_text(signed(manifest))
+    replace_file(newest / "model.safetensors", data)
     if data[8:] == b"{}" and len(data) == 10 and data[0] == 2:
         assert load_checkpoint(newest).weights == {}  # sound, but empty: the model refuses it
         return
@@ -212,16 +217,9 @@ def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(folde
     assert not Bomb.went_off
 
 
-def write_signed_state(newest: Path, text: str) -> None:
-    (newest / "state.json").write_text(text)
-    manifest = json.loads((newest / MANIFEST).read_text())
-    manifest["files"]["state.json"] = entry(text.encode())
-    (newest / MANIFEST).write_text(signed(manifest))
-
-
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "{}", "[" * 100000, '{"step": NaN'])
 def test_an_invalid_state_is_refused_even_with_a_valid_checksum(folder, newest, text):
-    write_signed_state(newest, text)
+    replace_file(newest / "state.json", text.encode())
     assert_falls_back(folder)
 
 
@@ -264,7 +262,7 @@ def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(
         del owner[key]
     else:
         owner[key] = value
-    write_signed_state(newest, json.dumps(state))
+    replace_file(newest / "state.json", json.dumps(state).encode())
     assert_falls_back(folder)
 
 

@@ -11,7 +11,7 @@ import pytest
 from mlxlab.errors import UserError
 from mlxlab.extensions.cloud import object_store
 from mlxlab.extensions.cloud.commits import Commits
-from mlxlab.extensions.cloud.object_store import ObjectStore, StorageError
+from mlxlab.extensions.cloud.object_store import DirectoryStore, ObjectStore, StorageError
 from mlxlab.extensions.cloud.run_files import Snapshots
 from mlxlab.run.storage import open_address
 from support.object_stores.emulators import Emulator, emulator, sas_token
@@ -167,3 +167,12 @@ def test_commits_are_whole_or_invisible_though_a_third_of_the_requests_fail(serv
         for path in files:
             assert (tmp_path / name / path).read_bytes() == (tmp_path / path).read_bytes()
     assert len(commits.names()) >= 4 - failures
+
+
+@pytest.mark.parametrize("name", ["backup dir", "50%25", "a#b?c", "e\u0301t\u00e9"])
+def test_the_printed_address_of_a_folder_can_be_typed(tmp_path, name):
+    store = DirectoryStore(tmp_path / name)
+    store.put("checkpoints/run/key", [b"data"])
+    cloud = open_address(f"{store.address}/checkpoints/run", {})
+    assert cloud.store.list(cloud.prefix).sizes == {"run/key": 4}
+    assert cloud.address == f"{store.address}/checkpoints/run"

@@ -117,11 +117,6 @@ def test_only_adapters_and_chosen_weights_are_trained():
     assert set(trainable_names(model)) == expected
 
 
-def test_a_classifier_always_trains():
-    model = build(TRANSFORMER | {"adapter": ADAPTER}, "classification")
-    assert {"head.out.weight", "head.out.bias"} <= set(trainable_names(model))
-
-
 def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
     model = build(TRANSFORMER | {"adapter": ADAPTER | {"targets": ["embedding"]}})
     names = [name for name in named_parameters(model) if "embedding" in name]

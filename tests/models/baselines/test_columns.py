@@ -14,6 +14,7 @@ from mlxlab.data.dataset import BaselineInputs
 from mlxlab.data.labelled.renderer import feature_columns
 from mlxlab.data.labelled.types import fit_type
 from mlxlab.models.baselines import columns, estimators, predict
+from mlxlab.models.baselines.predict import predict_rows
 
 ROWS = 240
 SPLIT = np.arange(150), np.arange(150, 220), np.arange(220, ROWS)
@@ -107,3 +108,20 @@ def test_dates_are_numbers(monkeypatch, format):
     fitted = fit(late, CLASSES)
     for name in ("logistic_regression", "gradient_boosting"):
         assert np.mean(fitted[name].valid.argmax(axis=1) == late[SPLIT[1]]) > 0.95
+
+
+def test_the_constant_is_the_frequencies_or_the_mean_in_the_units_of_the_data():
+    def predicted(targets, task):
+        data = SimpleNamespace(
+            baseline_inputs=BaselineInputs(), training_targets=np.array(targets), task=task
+        )
+        [constant] = predict_rows(data, lambda rows: {"a": ["x"] * len(rows)}, 2, 1)
+        return constant.name, constant.valid.tolist(), constant.test.tolist()
+
+    shares = [0.25, 0, 0.75]
+    task = Task("classification", 3, ("a", "b", "c"))
+    assert predicted([0, 2, 2, 2], task) == ("majority", [shares] * 2, [shares])
+    task = Task("multi_label", 2, ("a", "b"))
+    assert predicted([[1.0, 0], [1, 1]], task) == ("majority", [[1, 0.5]] * 2, [[1, 0.5]])
+    task = Task("regression", 1, target_mean=100, target_deviation=20)
+    assert predicted([-1.0, 2], task) == ("mean", [110, 110], [110])
