@@ -121,7 +121,11 @@ COMMANDS = {
     [
         ("generate", "hidden_size", 10**6),
         ("evaluate", "vocab_size", 10**9),
-        *((command, "num_layers", 10**9) for command in COMMANDS),
+        ("resume", "num_layers", 10**9),
+        *(
+            pytest.param(command, "num_layers", 10**9, marks=pytest.mark.slow)
+            for command in ("evaluate", "generate", "predict", "export", "teacher")
+        ),
     ],
 )
 def test_a_stored_size_beyond_the_memory_is_refused_with_its_key(
