@@ -13,7 +13,6 @@ from mlxlab.errors import (
     InputNotFoundError,
 )
 from mlxlab.record.run_file import read_run
-from mlxlab.run.entry import with_fetched_run
 from mlxlab.run.storage import open_address
 from support.configs import line  # noqa: F401
 from support.past_run import CHEAP
@@ -63,15 +62,6 @@ def test_jobs_of_a_sweep_start_from_one_copy_as_runs_of_their_own(store, line, m
     # Another folder than that of the checkpoint: a fork.
     assert copy not in [folder for _, folder in line.runs]
     assert line.err.count("fetched step-00000004") == 1
-
-
-def test_launched_processes_get_the_folder_of_the_copy(store, tmp_path):
-    folder = tmp_path / "it's new"
-    args = [f"resume={address(store)}", f"hydra.run.dir={folder}", "trainer.max_steps=6"]
-    assert with_fetched_run(args) == [*args[1:], f"resume='{tmp_path}/it\\'s new'"]
-    assert CheckpointStore(folder / "checkpoints").load().step == 4
-    assert with_fetched_run([f"+{args[0]}", *args[1:]]) == with_fetched_run(args)
-    assert with_fetched_run(["resume=auto"]) == ["resume=auto"]
 
 
 def test_a_damaged_checkpoint_is_skipped(store, tmp_path):
