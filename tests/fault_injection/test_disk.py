@@ -85,12 +85,12 @@ def calls_of_the_third_save(log: Path) -> list[tuple[str, int]]:
     return calls
 
 
-def check_recovery(folder: Path, steps: tuple[int, ...]) -> None:
-    """What is committed is whole, and is one of these steps; leftovers go at the next start."""
+def check_recovery(folder: Path, step: int) -> None:
+    """What is committed is whole, and is of this step; leftovers go at the next start."""
     store = CheckpointStore(folder, keep=1)
     store.clean()
     checkpoint = store.load()
-    assert checkpoint.step in steps
+    assert checkpoint.step == step
     assert not checkpoint.skipped
     weights, moments = np.array(checkpoint.weights["w7"]), np.array(checkpoint.optimizer["m"])
     np.testing.assert_array_equal(weights, np.arange(500) * checkpoint.step + 7)
@@ -111,20 +111,6 @@ def calls(tmp_path_factory) -> list[tuple[str, int]]:
 
 
 @needs_strace
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.fault_injection)])
-def test_kill_at_each_call_of_a_save(calls, tmp_path, every):
-    chosen, recovered = calls[::every], 0
-    for number, (name, when) in enumerate(chosen):
-        folder = tmp_path / str(number)
-        inject = f"inject={name}:signal=KILL:when={when}"
-        done = save_under_strace(folder, "-e", f"trace={name}", "-e", inject)
-        if "4 saved" not in done.stdout:  # else the interpreter made one call less this time
-            check_recovery(folder, (2, 3, 4))
-            recovered += 1
-    assert recovered >= 0.8 * len(chosen)
-
-
-@needs_strace
 @pytest.mark.parametrize("every", [36, pytest.param(1, marks=pytest.mark.fault_injection)])
 def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_next_save_succeeds(
     calls, tmp_path, every
@@ -141,7 +127,7 @@ def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_
             kinds = r"(OSError|PermissionError|RuntimeError|CannotCreateError): "
             assert re.match(kinds, lines[step]), lines
         assert len(unsaved) <= 1
-        check_recovery(folder, (4,) if "4" not in unsaved else (3,))
+        check_recovery(folder, 3 if "4" in unsaved else 4)
 
 
 @needs_strace

@@ -22,7 +22,6 @@ from support.fault_injection.harness import (
     assert_tidy,
     read_metrics,
     reference,
-    rng_for,
     settings,
     tracked,
 )
@@ -70,8 +69,6 @@ GROWING = {
     ),
 }
 PLACES = ("before", "inside", "after", "evaluation", "save")
-# How often before a kill.
-PHASES = {"training": 1, "tracking": 12, "save": 4, "retention": 3, "evaluation": 2}
 STEP = "trainer.step.accumulate=2", "trainer.step.activation_checkpointing=true"
 SLOW = pytest.mark.fault_injection
 
@@ -128,32 +125,6 @@ def test_a_schedule_killed_at_its_operations_ends_as_if_undisturbed(
         attempt = shared_server.run(here, syncer=False, grow=plan)
         assert attempt.returncode == -signal.SIGKILL, (step, attempt.err)
     finish(shared_server, here, expected, tmp_path)
-
-
-@SLOW
-@pytest.mark.parametrize("prefetch", [0, 2])
-@pytest.mark.parametrize("name", GROWING)
-def test_a_schedule_killed_at_random_instants_ends_as_if_undisturbed(
-    shared_server: ForkServer, arguments, tmp_path, name, prefetch
-):
-    argv, rng = arguments(name, f"data.prefetch={prefetch}"), rng_for("growth", name, prefetch)
-    expected = reference(shared_server, argv, tmp_path / "reference")
-    here = [*argv, f"hydra.run.dir={tmp_path}/run"]
-    for number in range(8):
-        attempt = shared_server.start(here, syncer=False)
-        # The first kill leaves a checkpoint to resume from.
-        phase = rng.choice(list(PHASES)) if number else "retention"
-        if attempt.wait_for(phase, rng.randint(1, PHASES[phase])):
-            attempt.wait(rng.uniform(0.0, 0.02))
-            attempt.send(signal.SIGKILL)
-        attempt.finish()
-        assert attempt.returncode in (0, -signal.SIGKILL), attempt.err
-        if attempt.returncode == 0:  # The run reached its end before the instant of the kill.
-            assert attempt.final_state() == expected.final_state
-            assert_same_metrics(read_metrics(tmp_path / "run" / "journal.jsonl"), expected.metrics)
-            break
-    else:
-        finish(shared_server, here, expected, tmp_path)
 
 
 def finish(server: ForkServer, here: list[str], expected: Reference, folder: Path) -> None:
