@@ -16,15 +16,6 @@ def test_the_cache_of_a_gpu_is_a_quarter_of_its_memory():
         mx.set_cache_limit(before)
 
 
-def test_threads_of_scikit_learn_sleep_while_they_wait_unless_it_is_set(monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    device.prepare()
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    device.prepare()
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
-
-
 def test_the_timeout_of_metal_is_relaxed_on_macos_only_and_never_overridden(monkeypatch):
     monkeypatch.delenv(device.METAL_TIMEOUT, raising=False)
     device.prepare()

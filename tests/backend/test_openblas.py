@@ -58,7 +58,6 @@ OPENBLAS = "from mlxlab.backend import openblas; folders = openblas._folders(); 
     "first",
     [
         "",
-        "import mlx.core",
         "import mlx.core as mx; mx.eval(mx.ones((4, 4)) @ mx.ones((4, 4)))",
         f"{OPENBLAS}openblas._folders = lambda: folders[1:]",  # that of SciPy
     ],
@@ -94,22 +93,6 @@ def test_without_openblas_there_is_one_warning_and_right_products(first, reason)
     assert reason in printed
 
 
-@needs_linux_cpu
-def test_the_jump_table_holds_the_addresses_of_openblas():
-    """In a process of its own, for other tests may have chosen otherwise."""
-    output("""
-import ctypes
-from mlxlab import backend
-from mlxlab.backend import openblas
-backend.prepare()
-base, library = openblas._base_address(openblas.mlx_library()), openblas.find_openblas()
-offsets = openblas.jump_slots(openblas.mlx_library().read_bytes())
-slots = {n: ctypes.c_void_p.from_address(base + o).value for n, o in offsets}
-for name in ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm"):
-    assert slots[name] == ctypes.cast(getattr(library, "scipy_" + name), ctypes.c_void_p).value, name
-""")
-
-
 PREPARE = "import mlx.core as mx; from mlxlab import backend; backend.prepare(); "
 
 
@@ -132,11 +115,6 @@ def test_mlx_for_cuda_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "mlx_cuda_13.libs").mkdir()
     monkeypatch.setattr(openblas, "mlx_library", lambda: library)
     assert not openblas.use_openblas(lambda: pytest.fail("nothing to check"))
-
-
-def test_what_is_no_elf_library_is_refused():
-    with pytest.raises(OSError, match="not a library of x86-64 or AArch64"):
-        openblas.jump_slots(b"\xcf\xfa\xed\xfe" + bytes(100))
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,10 @@ def test_a_leak_is_measured_and_reported(caplog):
     assert "active memory grew by 2.0 MB per step" in caplog.text
 
 
-def test_a_run_without_a_leak_has_no_growth(caplog):
+def test_every_value_is_logged_every_n_steps_and_without_a_leak_there_is_no_growth(caplog):
     run = train(leak=0)
     assert abs(run.state.history.latest("memory/growth_per_step")) < 1000  # 0.1 MB in 100 steps
     assert "grew" not in caplog.text
-
-
-def test_every_value_is_logged_every_n_steps():
-    run = train(leak=0)
     for name in ("active", "peak", "cache", "rss"):
         assert [step for step, _ in points(run.state.history, name)] == list(
             range(2, run.state.progress.step + 1, 2)

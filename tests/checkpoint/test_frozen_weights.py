@@ -30,11 +30,6 @@ def base_file(run):
 
 
 def test_checkpoints_share_one_file_and_give_all_weights(run):
-    assert [
-        file.name
-        for file in (run / "checkpoints" / "step-00000002").iterdir()
-        if "model" in file.name
-    ]
     checkpoint = load_named(str(run), run)
     assert checkpoint.state["base"] == base_file(run).stem
     np.testing.assert_array_equal(
@@ -78,15 +73,12 @@ def test_a_missing_or_damaged_base_is_one_line_and_no_checkpoint_is_renamed(run,
     elif damage == "link":
         file.symlink_to("/dev/zero")
     reason = {"missing": "not found", "link": "cannot be opened"}.get(damage, "damaged")
-    with pytest.raises(
-        CheckpointUnavailableError, match=rf"base/\w+\.safetensors: {reason}"
-    ) as error:
+    before = sorted((run / "checkpoints").iterdir())
+    message = rf"base/\w+\.safetensors: {reason}"
+    with pytest.raises(CheckpointUnavailableError, match=message) as error:
         CheckpointStore(run / "checkpoints").load()
-    assert len(str(error.value).splitlines()) == 1
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
-        "step-00000001",
-        "step-00000002",
-    ]
+    assert "\n" not in str(error.value)
+    assert sorted((run / "checkpoints").iterdir()) == before
 
 
 def test_a_forged_digest_names_no_other_file(run):

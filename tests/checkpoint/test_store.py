@@ -1,12 +1,14 @@
 """Checkpoints: complete or absent, verified before use."""
 
 import json
+from unittest.mock import Mock
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.state import History
 from mlxlab.checkpoint.store import CheckpointStore, check_arrays, load_named, resolve_resume
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from support.checkpoints import state_at
@@ -43,44 +45,6 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
-)
-def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_loaded(tmp_path, name):
-    store = CheckpointStore(tmp_path)
-    rng = np.random.default_rng(0)
-    size = (save(store, 1) / name).stat().st_size
-    for offset in rng.integers(0, size, 10):
-        path = save(store, 2) / name
-        data = bytearray(path.read_bytes())
-        data[min(offset, len(data) - 1)] ^= 1 << int(rng.integers(8))
-        path.write_bytes(data)
-        loaded = store.load()
-        assert loaded.step == 1
-        assert loaded.skipped[0].startswith("step-00000002: ")
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
-def test_a_truncated_or_missing_file_is_detected(tmp_path, name):
-    store = CheckpointStore(tmp_path)
-    save(store, 1)
-    path = save(store, 2) / name
-    path.write_bytes(path.read_bytes()[:-3])
-    assert store.load().step == 1
-    (save(store, 2) / name).unlink()
-    assert store.load().step == 1
-
-
-def test_damaged_checkpoints_are_set_aside_and_without_a_good_one_loading_fails(tmp_path):
-    store = CheckpointStore(tmp_path)
-    (save(store, 1) / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(
-        CheckpointUnavailableError, match=r"step-00000001: model\.safetensors has 1 bytes"
-    ):
-        store.load()
-    assert list(tmp_path.glob("unusable-*"))
-
-
 def test_another_format_is_refused_in_one_line_and_nothing_is_set_aside(tmp_path, monkeypatch):
     monkeypatch.setattr("mlxlab.checkpoint.manifest.FORMAT", 99)
     save(CheckpointStore(tmp_path), 1)
@@ -105,10 +69,7 @@ def test_an_emergency_checkpoint_is_kept_while_it_is_the_newest(tmp_path):
 def test_a_failed_save_changes_nothing(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path)
     save(store, 1)
-    monkeypatch.setattr(
-        "mlxlab.checkpoint.store.write_manifest",
-        lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")),
-    )
+    monkeypatch.setattr("mlxlab.checkpoint.store.write_manifest", Mock(side_effect=OSError("full")))
     with pytest.raises(OSError, match="full"):
         save(store, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -133,19 +94,6 @@ def test_resume_auto_starts_a_new_run_only_in_a_folder_without_checkpoints(tmp_p
             resolve_resume("auto", tmp_path)
 
 
-def test_a_path_names_a_run_folder_its_checkpoint_folder_or_one_checkpoint(tmp_path):
-    store = CheckpointStore(tmp_path / "checkpoints", keep=9)
-    save(store, 1, best_step=1)
-    path = save(store, 2, best_step=1)
-    for name in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "last", path):
-        assert resolve_resume(str(name), tmp_path / "other").step == 2
-    assert resolve_resume(str(tmp_path / "checkpoints" / "best"), tmp_path / "other").step == 1
-    with pytest.raises(CheckpointUnavailableError, match="no step-4"):
-        load_named("step-4", tmp_path)
-    with pytest.raises(InputNotFoundError, match="one of auto, last, best, emergency, step-N"):
-        resolve_resume(str(tmp_path / "nowhere"), tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "step"),
     [("last", 3), ("best", 1), ("step-2", 2), ("step-00000002", 2), ("emergency", 3)],
@@ -158,6 +106,11 @@ def test_one_function_resolves_every_name_of_a_checkpoint(tmp_path, name, step):
     assert load_named(name, tmp_path).step == step
     assert load_named(str(tmp_path / name), tmp_path / "other").step == step
     assert load_named(str(tmp_path / "checkpoints" / name), tmp_path / "other").step == step
+    assert resolve_resume(str(tmp_path), tmp_path / "other").step == 3
+    with pytest.raises(CheckpointUnavailableError, match="no step-4"):
+        load_named("step-4", tmp_path)
+    with pytest.raises(InputNotFoundError):
+        resolve_resume(str(tmp_path / "nowhere"), tmp_path)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "manifest.json"])
@@ -198,17 +151,6 @@ def test_checkpoints_of_an_earlier_run_are_set_aside_as_a_whole(tmp_path):
     assert store.paths() == []
 
 
-@pytest.mark.parametrize("name", ["best", "last", "step-5"])
-def test_a_keyword_in_a_folder_without_a_run_names_the_key_of_the_run_folder(name, tmp_path):
-    with pytest.raises(
-        CheckpointUnavailableError, match=r"hydra\.run\.dir=<run folder> says which"
-    ):
-        resolve_resume(name, tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(CheckpointUnavailableError, match=r"there is none\)$"):
-        resolve_resume(str(tmp_path), tmp_path / "new")
-
-
 def arrays(**changes):
     fitting = {"a.weight": mx.ones((2, 3)), "b.bias": mx.zeros((4,))} | changes
     return {name: array for name, array in fitting.items() if array is not None}
@@ -230,3 +172,23 @@ def test_the_first_array_that_does_not_fit_is_named(name, array):
     check_arrays(arrays(), arrays(), "model")
     with pytest.raises(CorruptCheckpointError, match=f"^model array {name}: "):
         check_arrays(arrays(**{name: array}), arrays(), "model")
+
+
+def test_the_last_evaluation_of_a_step_counts_and_the_best_follows():
+    history, at_step = History(), {}
+    for step, loss in ((3, 0.5), (6, 0.4), (6, 0.6)):
+        metrics = {"valid/loss": loss, "valid/accuracy": 1 - loss}
+        history.add_metrics(step, {"train/loss": 0.1, **metrics})
+        history.add_evaluation(step, metrics, "valid/loss")
+        at_step[step] = metrics
+    assert history.evaluations == [(3, 0.5), (6, 0.6)]
+    assert (history.best, history.best_step, history.best_metrics) == (0.5, 3, at_step[3])
+
+
+def test_without_another_evaluation_there_is_no_best():
+    history = History()
+    history.add_evaluation(3, {"valid/loss": 0.5}, "valid/loss")
+    history.discard_evaluation(3, "valid/loss")
+    assert history == History()
+    history.add_evaluation(3, {"valid/loss": 0.6}, "valid/loss")
+    assert (history.best, history.best_step, history.best_metrics) == (0.6, 3, {"valid/loss": 0.6})

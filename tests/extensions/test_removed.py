@@ -85,7 +85,14 @@ def _replace_node(file, key, replacement):
     file.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-@pytest.mark.parametrize("removed", REMOVABLE, indirect=True)
+@pytest.mark.parametrize(
+    "removed",
+    [
+        name if name == "growth" else pytest.param(name, marks=pytest.mark.slow)
+        for name in REMOVABLE
+    ],
+    indirect=True,
+)
 def test_without_an_extension_the_rest_trains_resumes_and_reports(removed, checkout, tmp_path):
     files = (checkout / "conf").rglob("*.yaml")
     assert not [file for file in files if f"mlxlab.extensions.{removed}." in file.read_text()]

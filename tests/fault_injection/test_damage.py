@@ -5,11 +5,9 @@ import os
 import pickle
 import random
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 import pytest
 import xxhash
 
@@ -19,43 +17,29 @@ from mlxlab.errors import CheckpointUnavailableError
 from support.checkpoints import state_at
 from support.fault_injection.harness import (
     MODELS,
-    SEED,
-    ForkServer,
     committed,
-    counts,
     reference,
     rng_for,
     settings,
 )
-from support.processes import run
+from support.processes import run_here
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", MANIFEST)
 
 
-@pytest.fixture(scope="module")
-def runs(shared_server: ForkServer, tmp_path_factory) -> list[Path]:
-    """Run folders with two checkpoints each, of every model."""
-    folder = tmp_path_factory.mktemp("committed")
-    for model in MODELS:
-        short = ("trainer.max_steps=4", "trainer.eval_every=4")
-        argv = settings(model, *short, f"hydra.run.dir={folder}/{model}")
-        assert shared_server.run(argv).returncode == 0, shared_server.folder
-        names = [path.name for path in committed(folder / model)]
-        assert names == ["step-00000002", "step-00000004"]
-    return [folder / model for model in MODELS]
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A run folder with checkpoints of the steps 2 and 4."""
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    for step in (2, 4):
+        arrays = {"w": mx.arange(3000) * step, "deep.b": mx.array([1.5])}
+        store.save(step, arrays, {"states.0.step": mx.array(step)}, state_at(step))
+    return tmp_path / "run"
 
 
 @pytest.fixture
-def copy_run(runs, tmp_path):
-    """A function: a copy of a run folder, its newest checkpoint, and that it falls back."""
-
-    def make(number: int = 0) -> tuple[Path, Path]:
-        copy = tmp_path / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(runs[number % len(runs)], copy)
-        return copy, copy / "checkpoints" / "step-00000004"
-
-    return make
+def newest(folder) -> Path:
+    return folder / "checkpoints" / "step-00000004"
 
 
 def assert_falls_back(folder: Path) -> str:
@@ -76,11 +60,9 @@ def offset_of(rng: random.Random, data: bytes) -> int:
 
 
 @pytest.mark.parametrize("flips", [120, pytest.param(2000, marks=pytest.mark.fault_injection)])
-def test_every_flipped_bit_is_detected_before_use(copy_run, summarize, flips):
-    rng, seen = rng_for("flips"), Counter()
+def test_every_flipped_bit_is_detected_before_use(folder, newest, flips):
+    rng = rng_for("flips")
     for number in range(flips):
-        if number % 100 == 0 or number < 3:
-            folder, newest = copy_run(number // 100 if number % 100 == 0 else number)
         path = newest / FILES[number % len(FILES)]
         expected = path.read_bytes()
         at = offset_of(rng, expected)
@@ -91,24 +73,15 @@ def test_every_flipped_bit_is_detected_before_use(copy_run, summarize, flips):
         aside = next((folder / "checkpoints").glob("unusable-*"))
         aside.rename(newest)
         path.write_bytes(expected)
-        seen[path.name] += 1
     assert resolve_resume("auto", folder).step == 4, "the mended one is taken again"
-    summarize(f"{flips} flipped bits ({counts(seen)}): all seen, all fell back (seed {SEED})")
 
 
-@pytest.mark.parametrize("cuts", [20, pytest.param(200, marks=pytest.mark.fault_injection)])
-def test_every_truncated_or_extended_file_is_detected_before_use(copy_run, summarize, cuts):
-    rng, seen = rng_for("cuts"), Counter()
-    for number in range(cuts):
-        folder, newest = copy_run(number)
-        path = newest / FILES[number % len(FILES)]
-        expected = path.read_bytes()
-        longer = number % 10 == 9
-        cut = expected[: offset_of(rng, expected)] if not longer else b""
-        path.write_bytes(expected + bytes(rng.randint(1, 9)) if longer else cut)
-        assert_falls_back(folder)
-        seen["lengthened" if longer else "cut"] += 1
-    summarize(f"{cuts} lengths changed ({counts(seen)}): all seen, all fell back (seed {SEED})")
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("length", [-40, -3, 1, 9])
+def test_every_truncated_or_extended_file_is_detected_before_use(folder, newest, name, length):
+    data = (newest / name).read_bytes()
+    (newest / name).write_bytes(data[:length] if length < 0 else data + bytes(length))
+    assert_falls_back(folder)
 
 
 HARM = ["missing", "of another step", "foreign", "empty", "link", "dangling link", "folder", "fifo"]
@@ -116,8 +89,7 @@ HARM = ["missing", "of another step", "foreign", "empty", "link", "dangling link
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", HARM)
-def test_missing_swapped_and_foreign_files_are_detected_before_use(copy_run, harm, name):
-    folder, newest = copy_run()
+def test_missing_swapped_and_foreign_files_are_detected_before_use(folder, newest, harm, name):
     path = newest / name
     path.rename(folder / name)
     match harm:
@@ -138,23 +110,14 @@ def test_missing_swapped_and_foreign_files_are_detected_before_use(copy_run, har
     assert_falls_back(folder)
 
 
-def test_a_checkpoint_copied_to_another_step_is_refused(copy_run):
-    folder, newest = copy_run()
-    shutil.rmtree(newest)
-    shutil.copytree(newest.with_name("step-00000002"), newest)
-    assert_falls_back(folder)
-
-
-def test_a_checkpoint_that_is_a_link_is_not_followed(copy_run):
-    folder, newest = copy_run()
+def test_a_checkpoint_that_is_a_link_is_not_followed(folder, newest):
     newest.rename(folder / "elsewhere")
     newest.symlink_to(folder / "elsewhere")
     assert resolve_resume("auto", folder).step in (2, 4)
     assert (folder / "elsewhere" / MANIFEST).exists()
 
 
-def test_files_that_the_manifest_does_not_name_are_never_read(copy_run):
-    folder, newest = copy_run()
+def test_files_that_the_manifest_does_not_name_are_never_read(folder, newest):
     (newest / "extra.pkl").write_bytes(pickle.dumps(Bomb()))
     (newest / "sitecustomize.py").write_text("raise SystemExit(99)")
     assert resolve_resume("auto", folder).step == 4
@@ -181,11 +144,18 @@ def entry(data: bytes) -> dict:
     return {"size": len(data), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Replaces a file of a checkpoint, with a right checksum in its manifest."""
+    path.write_bytes(data)
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest["files"][path.name] = entry(data)
+    (path.parent / MANIFEST).write_text(signed(manifest))
+
+
 @pytest.mark.parametrize(
     "name", ["../x", "/etc/hostname", "a/../../x", "..", ".", "", "\0", "x" * 300, "model\n"]
 )
-def test_hostile_names_in_a_signed_manifest_are_refused(copy_run, name):
-    folder, newest = copy_run()
+def test_hostile_names_in_a_signed_manifest_are_refused(folder, newest, name):
     (newest.parent / "x").write_bytes(b"x")
     manifest = json.loads((newest / MANIFEST).read_text())
     manifest["files"][name] = entry(b"x")
@@ -212,8 +182,7 @@ def test_hostile_names_in_a_signed_manifest_are_refused(copy_run, name):
     ],
     ids=str,
 )
-def test_malformed_signed_manifests_are_refused(copy_run, change):
-    folder, newest = copy_run()
+def test_malformed_signed_manifests_are_refused(folder, newest, change):
     (newest / MANIFEST).write_text(signed(json.loads((newest / MANIFEST).read_text()) | change))
     assert_falls_back(folder)
 
@@ -221,8 +190,7 @@ def test_malformed_signed_manifests_are_refused(copy_run, change):
 @pytest.mark.parametrize(
     "text", ["", "null", "[]", "3", "{", '{"checksum": 1}', "NaN", "[" * 100000, "\ufeff{}", "\xff"]
 )
-def test_an_invalid_manifest_is_refused(copy_run, text):
-    folder, newest = copy_run()
+def test_an_invalid_manifest_is_refused(folder, newest, text):
     (newest / MANIFEST).write_bytes(text.encode("latin-1", "ignore"))
     assert_falls_back(folder)
 
@@ -240,12 +208,8 @@ def test_an_invalid_manifest_is_refused(copy_run, text):
     ],
     ids=["pickle", "empty", "all_ones", "huge_header", "no_tensors", "null", "deep"],
 )
-def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(copy_run, data):
-    folder, newest = copy_run()
-    (newest / "model.safetensors").write_bytes(data)
-    manifest = json.loads((newest / MANIFEST).read_text())
-    manifest["files"]["model.safetensors"] = entry(data)
-    (newest / MANIFEST).write_text(signed(manifest))
+def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(folder, newest, data):
+    replace_file(newest / "model.safetensors", data)
     if data[8:] == b"{}" and len(data) == 10 and data[0] == 2:
         assert load_checkpoint(newest).weights == {}  # sound, but empty: the model refuses it
         return
@@ -253,17 +217,9 @@ def test_an_invalid_safetensors_file_is_refused_even_with_a_valid_checksum(copy_
     assert not Bomb.went_off
 
 
-def write_signed_state(newest: Path, text: str) -> None:
-    (newest / "state.json").write_text(text)
-    manifest = json.loads((newest / MANIFEST).read_text())
-    manifest["files"]["state.json"] = entry(text.encode())
-    (newest / MANIFEST).write_text(signed(manifest))
-
-
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "{}", "[" * 100000, '{"step": NaN'])
-def test_an_invalid_state_is_refused_even_with_a_valid_checksum(copy_run, text):
-    folder, newest = copy_run()
-    write_signed_state(newest, text)
+def test_an_invalid_state_is_refused_even_with_a_valid_checksum(folder, newest, text):
+    replace_file(newest / "state.json", text.encode())
     assert_falls_back(folder)
 
 
@@ -294,8 +250,9 @@ MISSING = "(missing)"
     ],
     ids=str,
 )
-def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(copy_run, path, value):
-    folder, newest = copy_run()
+def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(
+    folder, newest, path, value
+):
     state = json.loads((newest / "state.json").read_text())
     *parents, key = path
     owner = state
@@ -305,7 +262,7 @@ def test_a_state_of_another_shape_is_refused_even_with_a_valid_checksum(copy_run
         del owner[key]
     else:
         owner[key] = value
-    write_signed_state(newest, json.dumps(state))
+    replace_file(newest / "state.json", json.dumps(state).encode())
     assert_falls_back(folder)
 
 
@@ -314,8 +271,7 @@ step-00000009"""
 
 
 @pytest.mark.parametrize("name", FOREIGN.split())
-def test_foreign_files_in_the_checkpoint_folder_are_left_alone(copy_run, name):
-    folder, newest = copy_run()
+def test_foreign_files_in_the_checkpoint_folder_are_left_alone(folder, newest, name):
     path = newest.with_name(name)
     path.write_text("x")
     assert resolve_resume("auto", folder).step == 4
@@ -326,41 +282,26 @@ def test_foreign_files_in_the_checkpoint_folder_are_left_alone(copy_run, name):
         assert path.is_dir()
 
 
-def test_if_all_checkpoints_are_damaged_none_is_used_and_each_is_named(copy_run):
-    folder, _ = copy_run()
+def test_if_all_checkpoints_are_damaged_none_is_used_and_each_is_named(folder):
     for path in committed(folder):
         (path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(
-        CheckpointUnavailableError, match=r"step-00000004: .*step-00000002: "
-    ) as caught:
+    named = r"step-00000004: .*step-00000002: "
+    with pytest.raises(CheckpointUnavailableError, match=named) as caught:
         resolve_resume("auto", folder)
     assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointUnavailableError):  # and not a fresh start the second time
         resolve_resume("auto", folder)
 
 
-def test_several_damaged_checkpoints_fall_back_to_the_newest_good_one(tmp_path):
-    store = CheckpointStore(tmp_path, keep=9)
-    for step in range(1, 7):
-        store.save(step, {"w": mx.full((64,), step)}, {}, state_at(step))
-    for step in (3, 5, 6):
-        path = tmp_path / f"step-{step:08d}" / "model.safetensors"
-        path.write_bytes(path.read_bytes()[:-1])
-    assert [store.load().step, len(store.load().skipped)] == [4, 0]
-    np.testing.assert_array_equal(np.array(store.load().weights["w"]), np.full(64, 4))
-    assert len(list(tmp_path.glob("unusable-*"))) == 2
-
-
-def test_a_checkpoint_named_by_its_path_is_verified(copy_run):
-    _, newest = copy_run()
+def test_a_checkpoint_named_by_its_path_is_verified(newest):
     (newest / "state.json").write_text("{}")
     with pytest.raises(CorruptCheckpointError, match=r"state\.json"):
         load_checkpoint(newest)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(12, marks=pytest.mark.fault_injection)])
+@pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.fault_injection)])
 def test_a_run_with_a_damaged_checkpoint_resumes_from_the_previous_one(
-    shared_server, tmp_path, summarize, count
+    shared_server, tmp_path, count
 ):
     """The whole way through `train`: one line that names it, the same end, no traceback."""
     rng = rng_for("damaged runs")
@@ -377,16 +318,15 @@ def test_a_run_with_a_damaged_checkpoint_resumes_from_the_previous_one(
         assert resumed.err.count(f"skipped {path.parent.name}: ") == 1, resumed.err
         assert "Traceback" not in resumed.err
         assert resumed.final_state() == expected.final_state
-    summarize(f"{count} runs with a damaged newest checkpoint: bitwise equal (seed {SEED})")
 
 
 def test_a_run_without_a_good_checkpoint_exits_with_76(tmp_path):
     argv = settings("bert", "trainer.max_steps=4", f"hydra.run.dir={tmp_path}/run")
-    assert run(*argv).returncode == 0
+    assert run_here(*argv).returncode == 0
     for path in committed(tmp_path / "run"):
         (path / "state.json").unlink()
     for _ in range(2):
-        done = run(*argv)
+        done = run_here(*argv)
         assert done.returncode == 76
         assert "Traceback" not in done.stderr
         assert done.stderr.count("no usable checkpoint") == 1

@@ -23,7 +23,6 @@ from support.fault_injection.disks import fill, needs_root, remount, small_disk
 from support.fault_injection.harness import (
     assert_tidy,
     committed,
-    counts,
     reference,
     settings,
     timed,
@@ -86,12 +85,12 @@ def calls_of_the_third_save(log: Path) -> list[tuple[str, int]]:
     return calls
 
 
-def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
-    """What is committed is whole, and is one of these steps; leftovers go at the next start."""
+def check_recovery(folder: Path, step: int) -> None:
+    """What is committed is whole, and is of this step; leftovers go at the next start."""
     store = CheckpointStore(folder, keep=1)
     store.clean()
     checkpoint = store.load()
-    assert checkpoint.step in steps
+    assert checkpoint.step == step
     assert not checkpoint.skipped
     weights, moments = np.array(checkpoint.weights["w7"]), np.array(checkpoint.optimizer["m"])
     np.testing.assert_array_equal(weights, np.arange(500) * checkpoint.step + 7)
@@ -99,7 +98,6 @@ def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
     for path in store.paths():
         load_checkpoint(path)
     assert all(path.name.startswith("step-") for path in folder.iterdir())
-    return checkpoint.step
 
 
 @pytest.fixture(scope="module")
@@ -113,30 +111,11 @@ def calls(tmp_path_factory) -> list[tuple[str, int]]:
 
 
 @needs_strace
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.fault_injection)])
-def test_kill_at_each_call_of_a_save(calls, tmp_path, summarize, every):
-    chosen, recovered, missed = calls[::every], Counter(), 0
-    for number, (name, when) in enumerate(chosen):
-        folder = tmp_path / str(number)
-        inject = f"inject={name}:signal=KILL:when={when}"
-        done = save_under_strace(folder, "-e", f"trace={name}", "-e", inject)
-        if "4 saved" in done.stdout:
-            missed += 1  # the interpreter made one call less this time
-            continue
-        recovered[f"from step {check_recovery(folder, (2, 3, 4))}"] += 1
-    assert recovered.total() >= 0.8 * len(chosen)
-    kinds = counts(Counter(name for name, _ in chosen))
-    total = recovered.total()
-    summarize(f"kill at {total} calls of one save ({kinds}): all recovered ({counts(recovered)})")
-
-
-@needs_strace
-@pytest.mark.parametrize("every", [24, pytest.param(1, marks=pytest.mark.fault_injection)])
+@pytest.mark.parametrize("every", [36, pytest.param(1, marks=pytest.mark.fault_injection)])
 def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_next_save_succeeds(
-    calls, tmp_path, summarize, every
+    calls, tmp_path, every
 ):
     cases = [(name, when, error) for name, when in calls for error in ERRORS.get(name, ())][::every]
-    outcome: Counter[str] = Counter()
     for number, (name, when, error) in enumerate(cases):
         folder = tmp_path / str(number)
         inject = f"inject={name}:error={error}:when={when}"
@@ -144,14 +123,11 @@ def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_
         assert done.returncode == 0, (name, when, error, done.stderr)
         lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
         unsaved = [step for step, result in lines.items() if result != "saved"]
-        outcome["save refused" if unsaved else "save stood"] += 1
         for step in unsaved:
             kinds = r"(OSError|PermissionError|RuntimeError|CannotCreateError): "
             assert re.match(kinds, lines[step]), lines
         assert len(unsaved) <= 1
-        check_recovery(folder, (4,) if "4" not in unsaved else (3,))
-    kinds = counts(Counter(f"{name} {error}" for name, _, error in cases))
-    summarize(f"{len(cases)} errors of calls in one save ({kinds}): {counts(outcome)}")
+        check_recovery(folder, 3 if "4" in unsaved else 4)
 
 
 @needs_strace
@@ -241,14 +217,9 @@ def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_onc
     assert sorted(points) == sorted(pair for pair in expected.metrics if not timed(pair))
 
 
+@pytest.mark.fault_injection
 @needs_root
-@pytest.mark.parametrize(
-    "full_at_the_end",
-    [
-        pytest.param(False, id="room_again"),
-        pytest.param(True, id="full_to_the_end", marks=pytest.mark.fault_injection),
-    ],
-)
+@pytest.mark.parametrize("full_at_the_end", [False, True])
 def test_a_full_disk_costs_saves_and_nothing_else(shared_server, tmp_path, full_at_the_end):
     argv = settings("bert", "trainer.max_steps=40", *tracked(tmp_path / "project"))
     expected = reference(shared_server, argv, tmp_path / "reference")
@@ -278,26 +249,6 @@ def test_a_disk_that_is_too_small_is_reported_before_training(shared_server, tmp
     assert done.returncode == 74, done.err
     assert "are free" in done.err.split("step 8/8")[0]
     assert "Traceback" not in done.err
-
-
-@pytest.mark.fault_injection
-@needs_root
-def test_a_disk_that_becomes_read_only_during_training_and_writable_again(shared_server, tmp_path):
-    argv = settings("bert")
-    expected = reference(shared_server, argv, tmp_path / "reference")
-    (tmp_path / "run").mkdir()
-    # Only the checkpoints: the lock and the journal are open for writing, which keeps their disk writable.
-    with small_disk(tmp_path / "run" / "checkpoints", "30m") as disk:
-        attempt = shared_server.start([*argv, f"hydra.run.dir={tmp_path}/run"], slow=0.3)
-        assert attempt.wait_for("evaluation")
-        attempt.wait(0.2)  # a save that goes on beside
-        remount(disk, "ro")
-        assert attempt.wait_for("evaluation", 3)
-        remount(disk, "rw")
-        attempt.finish()
-        assert attempt.final_state() == expected.final_state
-        assert len(NOT_SAVED.findall(attempt.err)) == 1, attempt.err
-        assert "Traceback" not in attempt.err
 
 
 @needs_root

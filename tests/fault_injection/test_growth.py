@@ -15,7 +15,6 @@ import pytest
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.record.run_file import read_run
 from support.fault_injection.harness import (
-    SEED,
     TIMED,
     ForkServer,
     Reference,
@@ -23,7 +22,6 @@ from support.fault_injection.harness import (
     assert_tidy,
     read_metrics,
     reference,
-    rng_for,
     settings,
     tracked,
 )
@@ -71,8 +69,6 @@ GROWING = {
     ),
 }
 PLACES = ("before", "inside", "after", "evaluation", "save")
-# How often before a kill.
-PHASES = {"training": 1, "tracking": 12, "save": 4, "retention": 3, "evaluation": 2}
 STEP = "trainer.step.accumulate=2", "trainer.step.activation_checkpointing=true"
 SLOW = pytest.mark.fault_injection
 
@@ -112,63 +108,26 @@ def growth_steps(expected: Reference) -> dict[int, int]:
     return {step: int(value) for (name, step), value in values if name == "growth/done"}
 
 
-@pytest.mark.parametrize(
-    ("name", "place", "stride"),
-    [
-        ("curriculum", "inside", 5),
-        *(pytest.param(name, place, 1, marks=SLOW) for name in GROWING for place in PLACES),
-    ],
-)
+@SLOW
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", GROWING)
 def test_a_schedule_killed_at_its_operations_ends_as_if_undisturbed(
-    shared_server: ForkServer, arguments, tmp_path, summarize, name, place, stride
+    shared_server: ForkServer, arguments, tmp_path, name, place
 ):
     """One run, killed at every operation in turn and resumed to the next one."""
     argv = arguments(name)
     expected = reference(shared_server, argv, tmp_path / "reference")
     steps, here = growth_steps(expected), [*argv, f"hydra.run.dir={tmp_path}/run"]
     evaluated = {step for metric, step in expected.metrics if metric.startswith("valid/")}
-    chosen = sorted(set(steps) & evaluated if place == "evaluation" else steps)[::-stride][::-1]
+    chosen = sorted(set(steps) & evaluated if place == "evaluation" else steps)
     for number, step in enumerate(chosen):
         plan = {"place": place, "step": step, "call": 1 + 2 * number}
         attempt = shared_server.run(here, syncer=False, grow=plan)
         assert attempt.returncode == -signal.SIGKILL, (step, attempt.err)
-    finish(shared_server, here, expected, tmp_path, synced=stride == 1)
-    summarize(f"{len(chosen)} kills {place} operations ({name}): bitwise equal")
+    finish(shared_server, here, expected, tmp_path)
 
 
-@SLOW
-@pytest.mark.parametrize("prefetch", [0, 2])
-@pytest.mark.parametrize("name", GROWING)
-def test_a_schedule_killed_at_random_instants_ends_as_if_undisturbed(
-    shared_server: ForkServer, arguments, tmp_path, summarize, name, prefetch
-):
-    argv, rng = arguments(name, f"data.prefetch={prefetch}"), rng_for("growth", name, prefetch)
-    expected = reference(shared_server, argv, tmp_path / "reference")
-    here, kills, phases = [*argv, f"hydra.run.dir={tmp_path}/run"], 0, []
-    for number in range(8):
-        attempt = shared_server.start(here, syncer=False)
-        # The first kill leaves a checkpoint to resume from.
-        phase = rng.choice(list(PHASES)) if number else "retention"
-        if attempt.wait_for(phase, rng.randint(1, PHASES[phase])):
-            attempt.wait(rng.uniform(0.0, 0.02))
-            attempt.send(signal.SIGKILL)
-        attempt.finish()
-        assert attempt.returncode in (0, -signal.SIGKILL), attempt.err
-        kills += attempt.returncode == -signal.SIGKILL
-        phases.append(attempt.phase)
-        if attempt.returncode == 0:  # The run reached its end before the instant of the kill.
-            assert attempt.final_state() == expected.final_state
-            assert_same_metrics(read_metrics(tmp_path / "run" / "journal.jsonl"), expected.metrics)
-            break
-    else:
-        finish(shared_server, here, expected, tmp_path)
-    where = ", ".join(phases)
-    summarize(f"{kills} kills at random instants ({name}, {where}): bitwise equal (seed {SEED})")
-
-
-def finish(
-    server: ForkServer, here: list[str], expected: Reference, folder: Path, synced: bool = True
-) -> None:
+def finish(server: ForkServer, here: list[str], expected: Reference, folder: Path) -> None:
     """The last start: it says how much of the schedule is done, and ends as the reference, in every file."""
     saved = load_last(folder / "run").state["progress"].growth
     done = server.run(here, syncer=False)
@@ -179,8 +138,7 @@ def finish(
     assert_same_metrics(read_metrics(folder / "run" / "journal.jsonl"), expected.metrics)
     assert_tidy(folder / "run")
     assert_same_files(folder / "run", folder / "reference")
-    if synced:
-        assert_same_in_store(folder)
+    assert_same_in_store(folder)
 
 
 def load_last(folder: Path) -> Checkpoint:

@@ -12,21 +12,19 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from itertools import chain, cycle
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 
 from support.fault_injection.harness import (
     MODELS,
-    SEED,
     STEPS,
     ForkServer,
     Reference,
     assert_same_metrics,
     assert_tidy,
     committed,
-    counts,
     final_state,
     fork_server,
     read_metrics,
@@ -44,15 +42,6 @@ from support.tracking import kill_uploader
 SHORT_PHASES = {"save": 20, "retention": 15, "evaluation": 3, "tracking": 40, "report": 1}
 
 
-class Tally:
-    """What a chain of kills saw."""
-
-    def __init__(self) -> None:
-        self.kills: Counter[str] = Counter()
-        self.unresumable: list[str] = []
-        self.completions = 0
-
-
 def kill_repeatedly(
     server: ForkServer,
     argv: list[str],
@@ -60,33 +49,29 @@ def kill_repeatedly(
     expected: Reference,
     kills: int,
     rng: random.Random,
-) -> Tally:
+) -> None:
     """Kills and starts again, `kills` times; the last run may end, and one that ends is compared."""
-    tally, number = Tally(), 0
+    killed, number = 0, 0
     while True:
         here = folder / str(number)
-        last = tally.kills.total() >= kills
+        last = killed >= kills
         before = committed(here)
         attempt = server.start([*argv, f"hydra.run.dir={here}"], syncer=False)
         if not last:
             kill_at_random_instant(attempt, expected, rng)
         attempt.finish()
         is_new = "resumed from step-" not in attempt.err
-        if before and is_new and attempt.phase not in ("start", "data"):
-            tally.unresumable.append(f"{attempt.phase}: a new run although there were {before}")
+        is_lost = before and is_new and attempt.phase not in ("start", "data")
+        assert not is_lost, f"{attempt.phase}: a new run although there were {before}"
         if attempt.returncode == -signal.SIGKILL:
-            tally.kills[attempt.phase] += 1
+            killed += 1
             continue
-        if attempt.returncode != 0:
-            tally.unresumable.append(f"exit code {attempt.returncode}: {attempt.err[-2000:]}")
-            return tally
         assert attempt.final_state() == expected.final_state, here
         assert_same_metrics(read_metrics(here / "journal.jsonl"), expected.metrics)
         assert_tidy(here)
-        tally.completions += 1
         number += 1
         if last:
-            return tally
+            return
 
 
 def kill_at_random_instant(attempt, expected: Reference, rng: random.Random) -> None:
@@ -101,40 +86,35 @@ def kill_at_random_instant(attempt, expected: Reference, rng: random.Random) -> 
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(300, marks=pytest.mark.fault_injection)])
-def test_kill_9_at_any_instant_loses_nothing(shared_server, tmp_path, summarize, kills):
+def test_kill_9_at_any_instant_loses_nothing(shared_server, tmp_path, kills):
     variants = [(model, prefetch) for model in MODELS for prefetch in (0, 2)]
     lanes = 2 if kills > 20 else 1
 
-    def work(lane: int) -> list[Tally]:
+    def work(lane: int) -> None:
         chosen = variants[lane::lanes] if kills > 20 else [("transformer", 2)]
         own = fork_server(tmp_path / f"server-{lane}") if lanes > 1 else nullcontext(shared_server)
         with own as server:
-            return [lane_chain(server, lane, v, -(-kills // (lanes * len(chosen)))) for v in chosen]
+            for variant in chosen:
+                kill_variant(server, lane, variant, -(-kills // (lanes * len(chosen))))
 
-    def lane_chain(server: ForkServer, lane: int, variant: tuple[str, int], count: int) -> Tally:
+    def kill_variant(server: ForkServer, lane: int, variant: tuple[str, int], count: int) -> None:
         model, prefetch = variant
         folder = tmp_path / f"{model}-{prefetch}"
         argv = settings(model, f"data.prefetch={prefetch}", *tracked(tmp_path / f"project-{lane}"))
         expected = reference(server, argv, folder / "reference")
         logged = sorted(step for name, step in expected.metrics if name == "train/loss")
         assert logged == [*range(1, STEPS + 1)]
-        return kill_repeatedly(
-            server, argv, folder, expected, count, rng_for("kills", model, prefetch)
-        )
+        rng = rng_for("kills", model, prefetch)
+        kill_repeatedly(server, argv, folder, expected, count, rng)
 
     with ThreadPoolExecutor(lanes) as pool:
-        tallies = [*chain.from_iterable(pool.map(work, range(lanes)))]
-    where = sum((tally.kills for tally in tallies), Counter())
-    unresumable = [reason for tally in tallies for reason in tally.unresumable]
-    done = sum(tally.completions for tally in tallies)
-    summarize(f"{where.total()} kills ({counts(where)}): {done} bitwise equal (seed {SEED})")
-    assert not unresumable, unresumable
+        list(pool.map(work, range(lanes)))
     for lane in range(lanes):
         journals = sorted(tmp_path.glob("*/*/journal.jsonl"))
-        assert_store_is_complete(tmp_path / f"project-{lane}", journals, summarize)
+        assert_store_is_complete(tmp_path / f"project-{lane}", journals)
 
 
-def assert_store_is_complete(project: Path, journals: list[Path], summarize) -> None:
+def assert_store_is_complete(project: Path, journals: list[Path]) -> None:
     """`runs.py sync` afterwards: every (metric, step) stands in MLflow's store exactly once."""
     runs = [journal.parent for journal in journals if f"{project}/mlflow.db" in journal.read_text()]
     done = run("sync", *map(str, runs), f"uri=sqlite:///{project}/mlflow.db", script="runs")
@@ -148,14 +128,11 @@ def assert_store_is_complete(project: Path, journals: list[Path], summarize) -> 
     restarted = [path for folder in runs for path in folder.glob("journal-*.jsonl")]
     assert Counter(per_run.values())[STEPS] == len(runs), per_run
     assert len(per_run) <= len(runs) + len(restarted), per_run
-    summarize(f"{len(runs)} runs in the store: {len(rows)} (metric, step), each once")
 
 
-SLOW = [pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS]
-
-
-@pytest.mark.parametrize(("model", "kills"), [("cnn_hybrid", 1), *SLOW])
-def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, summarize, model, kills):
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("model", MODELS)
+def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, model):
     """From the first instant of the interpreter on, also while the syncer is carrying."""
     rng = rng_for("processes", model)
     argv = settings(model, *tracked(tmp_path / "project"))
@@ -163,7 +140,7 @@ def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, summa
     killed, done = 0, 0
     for phase in cycle((0.3, 2.0, 4.0, 6.0)):
         process = train(*argv, f"hydra.run.dir={tmp_path}/{done}")
-        if killed < kills:
+        if killed < 10:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(rng.uniform(0, phase))
             process.kill()
@@ -176,13 +153,12 @@ def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, summa
         metrics = read_metrics(tmp_path / str(done) / "journal.jsonl")
         assert_same_metrics(metrics, expected.metrics)
         done += 1
-        if killed >= kills:
+        if killed >= 10:
             break
-    summarize(f"{model}: {killed} kills of processes, {done} equal (seed {SEED})")
 
 
 @pytest.mark.fault_injection
-def test_kill_9_of_trainer_and_uploader_leaves_every_metric_once(tmp_path, summarize):
+def test_kill_9_of_trainer_and_uploader_leaves_every_metric_once(tmp_path):
     rng, kills, folders = rng_for("uploader"), Counter(), 1
     argv = settings("bert", *tracked(tmp_path / "project"))
     start = time.monotonic()
@@ -190,7 +166,8 @@ def test_kill_9_of_trainer_and_uploader_leaves_every_metric_once(tmp_path, summa
     seconds = time.monotonic() - start
     while kills.total() < 30:
         process = train(*argv, f"hydra.run.dir={tmp_path}/{folders}")
-        pause(process, rng.uniform(0.3, 1.0) * seconds)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.3, 1.0) * seconds)
         if rng.random() < 0.5:
             process.kill()
         else:
@@ -205,45 +182,33 @@ def test_kill_9_of_trainer_and_uploader_leaves_every_metric_once(tmp_path, summa
     done = run(*argv, f"hydra.run.dir={tmp_path}/{folders}")
     assert done.returncode == 0, done.stderr
     assert min(kills["trainer"], kills["uploader"]) >= 5
-    summarize(f"{counts(kills)} killed (seed {SEED})")
     journals = sorted(tmp_path.glob("*/journal.jsonl"))
-    assert_store_is_complete(tmp_path / "project", journals, summarize)
+    assert_store_is_complete(tmp_path / "project", journals)
 
 
-def pause(process, seconds: float) -> None:
-    import subprocess
-
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
-
-
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.fault_injection)])
-def test_kill_9_at_each_disk_call_of_a_save(shared_server, tmp_path, summarize, every):
+@pytest.mark.fault_injection
+def test_kill_9_at_each_disk_call_of_a_save(shared_server, tmp_path):
     """The sixth save: a new best is among those before, the seventh and fourth are to go."""
     argv = settings("bert", "trainer.max_steps=14", "checkpointing.keep=1")
     expected = reference(shared_server, argv, tmp_path / "reference")
-    call, kills = 1, 0
+    call = 1
     while True:
         here = [*argv, f"hydra.run.dir={tmp_path}/{call}"]
         attempt = shared_server.run(here, kill={"save": 6, "call": call})
         if attempt.returncode == 0:
             break  # the save has no such call
         assert attempt.returncode == -signal.SIGKILL, attempt.err
-        kills += 1
         resumed = shared_server.run(here)
         assert "resumed from step-000000" in resumed.err
         assert resumed.final_state() == expected.final_state, call
         assert_tidy(tmp_path / str(call), keep=1)
-        call += every
-    assert kills >= 3
-    summarize(f"kill at {kills} calls to the disk of one save: all resumed, bitwise equal")
+        call += 1
+    assert call > 4
 
 
 @pytest.mark.fault_injection
 @pytest.mark.parametrize("save", [1, 2])
-def test_kill_9_at_each_disk_call_of_a_save_with_adapters(shared_server, tmp_path, summarize, save):
+def test_kill_9_at_each_disk_call_of_a_save_with_adapters(shared_server, tmp_path, save):
     """The first save also writes the frozen weights, which the others share."""
     argv = settings("bert", "trainer.max_steps=6", "model/adapter=lora", "model.adapter.dora=true")
     expected = reference(shared_server, argv, tmp_path / "reference")
@@ -260,4 +225,3 @@ def test_kill_9_at_each_disk_call_of_a_save_with_adapters(shared_server, tmp_pat
         assert_tidy(folder)
         assert len(list((folder / "base").iterdir())) == 1, "a leftover, or the same weights twice"
         call += 1
-    summarize(f"kill at {call - 1} calls to the disk of save {save} with adapters: bitwise equal")

@@ -1,17 +1,17 @@
-"""People's own data in every combination: killed and resumed, compiled, and trained on the hardest examples."""
+"""People's own data in every combination: killed and resumed, and compiled."""
 
 import itertools
 import json
-import math
 import signal
 
 import numpy as np
 import pytest
 
 from mlxlab.extensions.example_losses import files as example_losses
-from support.fault_injection.harness import MODELS, committed, fork_server, reference, rng_for
+from support.fault_injection.harness import MODELS, fork_server, reference, rng_for
 from support.labelled import write_csv
 
+pytestmark = pytest.mark.fault_injection
 SETTINGS = """trainer.max_steps=12 trainer.eval_every=4 checkpointing.every_steps=2
 model.num_layers=1 model.hidden_size=16 model.num_heads=2 model.intermediate_size=16
 data.batch_size=8 tracking=none resume=auto callbacks.example_losses.every_steps=1"""
@@ -31,7 +31,6 @@ COMBINATIONS = [
     for data, model, trainer in itertools.product(DATA, MODELS, TRAINERS)
     if data != "instruct" or model == "transformer"
 ]
-DRAW = {("several_labels", "transformer", "distill")}
 COMPILED = ["trainer/step=optimized", "trainer.step.compile=always"]
 
 
@@ -99,37 +98,26 @@ def settings(data, model, trainer, sources, teachers):
     return [*MODELS[model], *SETTINGS.split(), *DATA[data], *options]
 
 
-def kill_and_resume(server, argv, folder, rng, all_saves):
-    """Kills the run after each of these numbers of saves; the attempt that ends it."""
-    killed_with_checkpoint = 0
-    for saves in all_saves:  # one is committed when the next one begins
-        attempt = server.start([*argv, f"hydra.run.dir={folder}"], syncer=False)
-        if attempt.wait_for("save", saves):
-            attempt.wait(rng.uniform(0.0, 0.05))
-        attempt.send(signal.SIGKILL)
-        attempt.finish()
-        killed_with_checkpoint += attempt.returncode == -signal.SIGKILL and bool(committed(folder))
-    assert killed_with_checkpoint
-    resumed = server.run([*argv, f"hydra.run.dir={folder}"], syncer=False)
-    assert "resumed from step-" in resumed.err
-    return resumed
-
-
-@pytest.mark.parametrize(
-    ("data", "model", "trainer"),
-    [c if c in DRAW else pytest.param(*c, marks=pytest.mark.fault_injection) for c in COMBINATIONS],
-)
+@pytest.mark.parametrize(("data", "model", "trainer"), COMBINATIONS)
 def test_a_killed_run_on_own_data_ends_as_if_it_had_not_been_killed(
     tmp_path, shared_server, first_run, data, model, trainer
 ):
     argv, _, expected = first_run(data, model, trainer)
-    rng = rng_for("own data", data, model, trainer)
-    saves = (rng.randint(2, 3), rng.randint(1, 2))
-    resumed = kill_and_resume(shared_server, argv, tmp_path / "killed", rng, saves)
+    here, rng = [*argv, f"hydra.run.dir={tmp_path}"], rng_for("own data", data, model, trainer)
+    for saves in (
+        rng.randint(2, 3),
+        rng.randint(1, 2),
+    ):  # one is committed when the next one begins
+        attempt = shared_server.start(here, syncer=False)
+        if attempt.wait_for("save", saves):
+            attempt.wait(rng.uniform(0.0, 0.05))
+        attempt.send(signal.SIGKILL)
+        attempt.finish()
+    resumed = shared_server.run(here, syncer=False)
+    assert "resumed from step-" in resumed.err
     assert resumed.final_state() == expected.final_state
 
 
-@pytest.mark.fault_injection
 @pytest.mark.parametrize(("data", "model", "trainer"), COMBINATIONS)
 def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
     tmp_path, native_server, first_native_run, data, model, trainer
@@ -143,22 +131,3 @@ def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
     losses, uncompiled = example_losses.read(tmp_path / "run"), example_losses.read(folder)
     for name in uncompiled.keys() - {"time"}:
         np.testing.assert_array_equal(losses[name], uncompiled[name], err_msg=name)
-
-
-@pytest.mark.fault_injection
-@pytest.mark.parametrize(("data", "model", "trainer"), COMBINATIONS)
-def test_a_run_on_the_hardest_examples_trains_on_those_alone_and_survives_a_kill(
-    tmp_path, shared_server, first_run, data, model, trainer
-):
-    argv, source, _ = first_run(data, model, trainer)
-    losses = example_losses.read(source)
-    by_loss = sorted(zip(-losses["mean"], losses["id"], strict=True))
-    hardest = sorted(number for _, number in by_loss[: math.ceil(len(by_loss) / 2)])
-    select = f"data.select={{mode: hardest, percent: 50, source: {source}}}"
-    argv = [*argv, "trainer.epochs=100", select]
-    expected = reference(shared_server, argv, tmp_path / "reference")
-    assert example_losses.read(tmp_path / "reference")["id"].tolist() == hardest
-    rng = rng_for("hardest", data, model, trainer)
-    resumed = kill_and_resume(shared_server, argv, tmp_path / "killed", rng, [rng.randint(2, 4)])
-    assert resumed.final_state() == expected.final_state
-    assert example_losses.read(tmp_path / "killed")["id"].tolist() == hardest

@@ -14,7 +14,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from support.processes import run_here, start, tiny_overrides, wait_for
+from support.processes import run_here, start, tiny_overrides
 
 pytestmark = [
     pytest.mark.fault_injection,
@@ -36,28 +36,6 @@ def rungs(folder: Path) -> list[dict[str, object]]:
     trials = optuna.load_study(study_name="search", storage=storage).trials
     names = ("params", "state", "values", "intermediate_values", "user_attrs")
     return [{name: getattr(trial, name) for name in names} for trial in trials]
-
-
-def final_states(output: str) -> list[str]:
-    return [text for text in output.splitlines() if text.startswith("final_state=")]
-
-
-def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
-    rate = "trainer.learning_rate=tag(log,interval(1e-4,1e-2))"
-    length = ["trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=1"]
-    search = [*RANDOM, "hydra/launcher=basic", "hydra.sweeper.trials=3", rate]
-    command = [*search, *tiny_overrides(*length)]
-    whole = run_here(*command, f"hydra.sweep.dir={tmp_path}/whole")
-    assert whole.returncode == 0, whole.stderr
-    process = start(*command, f"hydra.sweep.dir={tmp_path}/s", fresh=True)
-    wait_for(tmp_path / "s" / "1" / "checkpoints" / "step-00000001", process)
-    process.kill()
-    process.communicate()
-    continued = run_here(*command, f"hydra.sweep.dir={tmp_path}/s")
-    assert continued.returncode == 0, continued.stderr
-    assert "1 of 3 trials have ended" in continued.stderr
-    assert table(tmp_path / "s") == table(tmp_path / "whole")
-    assert final_states(continued.stdout) == final_states(whole.stdout)[1:]
 
 
 def test_a_search_with_promotions_that_is_killed_at_20_random_instants_has_the_same_rungs(tmp_path):

@@ -9,19 +9,16 @@ import random
 import signal
 import subprocess
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from support.fault_injection.harness import (
     MODELS,
-    SEED,
     Attempt,
     ForkServer,
     Reference,
     assert_same_metrics,
-    counts,
     final_state,
     read_metrics,
     reference,
@@ -86,11 +83,8 @@ def assert_resumes(server: ForkServer, argv: list[str], folder: Path, expected: 
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.fault_injection)])
-def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(
-    shared_server, tmp_path, summarize, count
-):
+def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(shared_server, tmp_path, count):
     server, rng = shared_server, rng_for("signals")
-    where, codes, notice = Counter(), Counter(), [0.0]
     references = {}
     for number in range(count):
         model, signum = list(MODELS)[number % (3 if count > 10 else 1)], SIGNALS[number % 4]
@@ -105,12 +99,7 @@ def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(
         phase = attempt.phase
         if not attempt.send(signum):
             phase = "over"
-        sent = time.monotonic()
         attempt.finish()
-        where[phase] += 1
-        codes[str(attempt.returncode)] += 1
-        if attempt.returncode == 128 + signum and phase not in ("start", "data"):
-            notice.append(time.monotonic() - sent)
         over = phase in ("report", "end", "over") or "final_state" in attempt.out
         over = over or "step 40/40" in attempt.err or "training has ended" in attempt.err
         begun = phase != "start" or attempt.returncode not in (-signum, 128 + signum)
@@ -120,17 +109,15 @@ def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(
             assert final_state(attempt.out) == references[key].final_state
         else:
             assert_resumes(server, here, tmp_path / str(number), references[key])
-    kinds = f"{counts(where)}; exit codes {counts(codes)}"
-    summarize(f"{count} signals ({kinds}): bitwise equal, {max(notice):.1f} s (seed {SEED})")
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.fault_injection)])
-def test_a_signal_to_the_process_that_a_user_starts(shared_server, tmp_path, summarize, count):
+@pytest.mark.fault_injection
+def test_a_signal_to_the_process_that_a_user_starts(shared_server, tmp_path):
     """From the first instant of the interpreter on: the imports are most of a short run."""
-    rng, codes = rng_for("signals to processes"), Counter()
+    rng = rng_for("signals to processes")
     argv = settings("bert", *tracked(tmp_path / "project"))
     expected = reference(shared_server, argv, tmp_path / "reference")
-    for number in range(count):
+    for number in range(12):
         here, signum = [*argv, f"hydra.run.dir={tmp_path}/{number}"], SIGNALS[number % 4]
         process = train(*here)
         try:
@@ -140,7 +127,6 @@ def test_a_signal_to_the_process_that_a_user_starts(shared_server, tmp_path, sum
             early = not (tmp_path / str(number) / ".lock").exists()
             process.send_signal(signum)
         out, err = process.communicate(timeout=120)
-        codes[str(process.returncode)] += 1
         begun = not early or process.returncode not in (-signum, 128 + signum)
         ended = statuses(tmp_path / str(number))
         check_end(signum, process.returncode, begun, "final_state" in out, ended)
@@ -149,10 +135,9 @@ def test_a_signal_to_the_process_that_a_user_starts(shared_server, tmp_path, sum
             assert final_state(out) == expected.final_state
         else:
             assert_resumes(shared_server, here, tmp_path / str(number), expected)
-    summarize(f"{count} signals to processes ({counts(codes)}): all resumed (seed {SEED})")
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(30, marks=pytest.mark.fault_injection)])
+@pytest.mark.parametrize("count", [1, pytest.param(30, marks=pytest.mark.fault_injection)])
 def test_a_signal_after_the_end_of_the_run_does_not_change_its_exit_code(
     shared_server, tmp_path, count
 ):
@@ -168,9 +153,8 @@ def test_a_signal_after_the_end_of_the_run_does_not_change_its_exit_code(
         assert (tmp_path / str(number) / "STATUS.finished").exists()
 
 
-def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(
-    shared_server, tmp_path, summarize
-):
+@pytest.mark.fault_injection
+def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(shared_server, tmp_path):
     """A batch takes 0.3 s and an evaluation 20: it is left at the next batch, and made after the resume."""
     argv = settings("bert", "data.eval_batch_size=2", *tracked(tmp_path / "project"))
     expected = reference(shared_server, argv, tmp_path / "reference")
@@ -183,12 +167,9 @@ def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(
     while "SIGTERM: finishing the current step" not in attempt.err:
         assert time.monotonic() - sent < 5, "not noticed"
         time.sleep(0.01)
-    noticed = time.monotonic() - sent
     attempt.finish(15)
     assert attempt.returncode == 143
     assert_resumes(shared_server, here, tmp_path / "run", expected)
-    ended = time.monotonic() - sent
-    summarize(f"a signal in an evaluation: noticed after {noticed:.2f} s, ended after {ended:.1f}")
 
 
 @pytest.mark.fault_injection

@@ -96,7 +96,7 @@ def test_the_good_jobs_finish_and_each_other_one_has_its_reason(whole):
     assert {way: row[-1] for way, row in by_way.items()} == codes
 
 
-def test_a_killed_sweep_ends_with_the_same_table(command, whole, tmp_path, summarize):
+def test_a_killed_sweep_ends_with_the_same_table(command, whole, tmp_path):
     draw, kills = random.Random(5), 0
     ended: dict[int, JobRecord] = {}
     while kills < KILLS:
@@ -123,4 +123,3 @@ def test_a_killed_sweep_ends_with_the_same_table(command, whole, tmp_path, summa
     assert process.returncode == 1, err
     assert table(tmp_path) == table(whole)
     assert final_states(tmp_path) == final_states(whole)
-    summarize(f"sweep: {kills} kills of 12 jobs, the same table and the same final weights")

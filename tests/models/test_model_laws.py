@@ -9,14 +9,10 @@ from mlx.utils import tree_flatten
 from mlxlab.backend.ops.dropout import Dropout
 from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
-from mlxlab.models.cnn_hybrid import CnnHybrid, convolve, document_means
+from mlxlab.models.cnn_hybrid import CnnHybrid, convolve
 from mlxlab.models.initialization import initialize
 from mlxlab.models.layers import (
     Attention,
-    apply_output_layer,
-    apply_rope,
-    attention_mask,
-    position_ids,
 )
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.rope import Llama3Scaling
@@ -101,17 +97,6 @@ def test_every_parameter_receives_a_gradient(name, kind):
     assert [path for path in without if not path.endswith("key.bias")] == []
 
 
-def test_a_single_output_is_the_linear_layer_in_float32():
-    layer, x = nn.Linear(64, 1), mx.random.normal((2, 9, 64), key=mx.random.key(0))
-    np.testing.assert_allclose(
-        np.array(apply_output_layer(layer, x)), np.array(layer(x)), atol=1e-6
-    )
-    layer.set_dtype(mx.bfloat16)
-    out = apply_output_layer(layer, x.astype(mx.bfloat16))
-    assert (out.dtype, out.shape) == (mx.float32, (2, 9, 1))
-    np.testing.assert_allclose(np.array(out), np.array(layer(x)), atol=2e-2)
-
-
 @pytest.mark.parametrize("name", [name for name in BACKBONES if "transformer" in name])
 def test_a_decoder_does_not_look_ahead(name):
     model = new(name, "language_modelling")
@@ -132,8 +117,6 @@ def test_documents_of_one_row_do_not_see_each_other(name):
     for start, end in ((0, 4), (4, 9), (9, 10)):
         alone = np.array(model(tokens[:, start:end], ones[:, start:end]))
         np.testing.assert_allclose(together[:, start:end], alone, atol=2e-5)
-    changed = mx.concatenate([tokens[:, :4], (tokens[:, 4:] + 1) % 50], axis=1)
-    np.testing.assert_array_equal(np.array(model(changed, numbers))[:, :4], together[:, :4])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,13 +141,6 @@ def test_a_mask_of_booleans_says_the_same(name, kind):
     assert np.isfinite(np.array(model(tokens, mx.zeros_like(numbers) > 0))).all()
 
 
-def test_places_are_counted_from_the_start_of_a_document():
-    segment_ids = mx.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 1, 1, 1], [3, 1, 0, 2, 2, 0]])
-    expected = [[0, 1, 0, 1, 2, 3], [0, 1, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2]]
-    assert position_ids(segment_ids, 6).tolist() == expected
-    assert position_ids(segment_ids > 0, 6).tolist() == [0, 1, 2, 3, 4, 5]
-
-
 @pytest.mark.parametrize(
     ("kernel", "dilation"), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 2), (3, 4), (3, 30)]
 )
@@ -177,37 +153,20 @@ def test_a_convolution_of_a_full_row_is_that_of_mlx(kernel, dilation):
     np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-5)
 
 
-def test_the_fusion_averages_real_places_only():
-    x = mx.random.normal((2, 3, 6, 4), key=mx.random.key(0))
-    segment_ids = mx.array([[1, 1, 1, 1, 0, 0], [1, 1, 2, 2, 2, 0]])
-    means, whole = (
-        np.array(document_means(x, segment_ids)),
-        np.array(document_means(x, segment_ids > 0)),
-    )
-    x = np.array(x)
-    np.testing.assert_allclose(means[0, :, 0], x[0, :, :4].mean(axis=1), atol=1e-6)
-    np.testing.assert_allclose(means[1, :, 4], x[1, :, 2:5].mean(axis=1), atol=1e-6)
-    np.testing.assert_allclose(whole[1, :, 0], x[1, :, :5].mean(axis=1), atol=1e-6)
-
-
 def test_padding_never_wins_the_maximum():
     """Even where every real feature is below what biases make of padding."""
     model = new("hybrid").backbone
     _, segment_ids = tokens_and_segments()
     x = mx.concatenate([mx.zeros((3, 9, 32)), mx.full((3, 9, 16), -50.0)], axis=-1)
     more = mx.concatenate([x, mx.zeros((3, 4, 48))], axis=1)
-    padded = model.pool(
-        more, mx.concatenate([segment_ids, mx.zeros((3, 4), dtype=mx.int32)], axis=1)
-    )
+    padded = model.pool(more, mx.pad(segment_ids, [(0, 0), (0, 4)]))
     np.testing.assert_array_equal(np.array(model.pool(x, segment_ids)), np.array(padded))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_row_of_padding_is_finite_and_does_not_change_the_other_rows(name):
     model, (tokens, segment_ids) = new(name), tokens_and_segments()
-    padded = np.array(
-        model(tokens, mx.concatenate([segment_ids[:2], mx.zeros_like(segment_ids[2:])]))
-    )
+    padded = np.array(model(tokens, mx.pad(segment_ids[:2], [(0, 1), (0, 0)])))
     assert np.isfinite(padded).all()
     np.testing.assert_allclose(padded[:2], np.array(model(tokens[:2], segment_ids[:2])), atol=2e-5)
 
@@ -223,17 +182,6 @@ def test_dropout_acts_while_training_only():
     )
 
 
-def test_dropout_acts_on_the_weights_of_attention_too():
-    layer = Attention(32, 4, 4, bias=True, dropout=0.5, rope_theta=None)
-    x, allowed = (
-        mx.random.normal((1, 5, 32)),
-        attention_mask(mx.ones((1, 5)), causal=False, dtype=mx.float32),
-    )
-    assert np.abs(np.array(layer(x, allowed) - layer(x, allowed))).max() > 0
-    layer.eval()
-    np.testing.assert_array_equal(np.array(layer(x, allowed)), np.array(layer(x, allowed)))
-
-
 def test_attention_with_and_without_the_fused_path_is_the_same():
     model = new_backbone("bert", dropout=1e-9)
     tokens, segment_ids = tokens_and_segments()
@@ -241,20 +189,6 @@ def test_attention_with_and_without_the_fused_path_is_the_same():
     slow = np.array(model(tokens, segment_ids))
     model.eval()
     np.testing.assert_allclose(slow, np.array(model(tokens, segment_ids)), atol=1e-5)
-
-
-def test_rotation_keeps_norms_and_sees_distances_only():
-    x = mx.random.normal((1, 1, 12, 16), key=mx.random.key(0))
-    turned = apply_rope(x, 1e4)
-    np.testing.assert_allclose(
-        np.linalg.norm(np.array(turned), axis=-1), np.linalg.norm(np.array(x), axis=-1), rtol=1e-5
-    )
-    same = apply_rope(mx.broadcast_to(x[:, :, :1], x.shape), 1e4)[0, 0]
-    products = np.array(same @ same.T)
-    for distance in (1, 5):
-        np.testing.assert_allclose(
-            np.diagonal(products, distance), products[0, distance], rtol=1e-4
-        )
 
 
 @pytest.mark.parametrize(
@@ -276,21 +210,15 @@ def test_initial_weights_are_normal_with_known_deviations(name):
     backbone = new_backbone(name)
     initialize(backbone, 0, "backbone")
     leaves = dict(tree_flatten(backbone.parameters()))
-    prefix = "encoder." if "hybrid" in name else ""
-    decoder = "transformer" in name
+    layer = "encoder.layers.1." if "hybrid" in name else "layers.1."
     for part, std in (
         ("attention.query", 0.02),
-        ("feed_forward.down", 0.02 / 2 if decoder else 0.02),
+        ("feed_forward.down", 0.01 if "transformer" in name else 0.02),
     ):
-        weight = np.array(leaves[f"{prefix}layers.1.{part}.weight"])
+        weight = np.array(leaves[f"{layer}{part}.weight"])
         assert abs(weight.std() / std - 1) < 0.1, part
-    biases = [
-        leaf
-        for path, leaf in leaves.items()
-        if path.startswith(f"{prefix}layers.") and path.endswith("bias")
-    ]
-    assert all(not np.array(bias).any() for bias in biases)
-    assert (biases == []) == (name == "bert-modern" or (decoder and name != "transformer-qwen"))
+    biases = [path for path in leaves if path.startswith(layer) and path.endswith("bias")]
+    assert not any(leaves[path].any().item() for path in biases)
 
 
 def test_a_row_longer_than_the_positions_is_refused():

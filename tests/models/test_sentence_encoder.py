@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import InputNotFoundError
 from mlxlab.models.pretrained import load
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.sentence_encoder import SentenceEncoder
@@ -15,7 +15,7 @@ TEXTS = [
     "A kitten is napping on the couch.",
     "Interest rates were raised by a quarter of a per cent.",
     "",
-    "word " * 300,
+    "word " * 100,
 ]
 
 
@@ -54,23 +54,12 @@ def test_a_saved_encoder_has_the_same_vectors_in_half_of_the_bytes(encoder, vect
     )
     assert stored < 0.51 * published
     # Its own folder is left alone: a kill in the middle would tear the only copy.
+    written = (restored.path / "model.safetensors").stat().st_mtime_ns
     restored.save(restored.path)
-    np.testing.assert_array_equal(SentenceEncoder(restored.path)(TEXTS), vectors)
-
-
-def test_another_architecture_of_the_same_weights_has_another_fingerprint(encoder, tmp_path):
-    encoder.save(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"num_attention_heads": 6}))
-    assert SentenceEncoder(tmp_path).fingerprint != encoder.fingerprint
-
-
-def test_damaged_weights_are_refused(encoder, tmp_path):
-    encoder.save(tmp_path)
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(DataError):
-        SentenceEncoder(tmp_path)
+    assert (restored.path / "model.safetensors").stat().st_mtime_ns == written
+    config = json.loads((restored.path / "config.json").read_text())
+    (restored.path / "config.json").write_text(json.dumps(config | {"num_attention_heads": 6}))
+    assert SentenceEncoder(restored.path).fingerprint != encoder.fingerprint
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):

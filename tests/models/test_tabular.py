@@ -81,19 +81,6 @@ def test_a_network_does_not_learn_from_the_rows_of_its_fold():
         assert changed == [True, False, True], path
 
 
-def test_every_trained_weight_has_a_gradient_and_what_is_mixed_has_none():
-    found = gradients(TARGETS, mx.array([0, 1, 2, 0, 1, 2]))
-    assert all(bool(mx.any(gradient != 0)) for gradient in found.values())
-    assert {path.split(".")[1] for path in found} == {"network"}
-
-
-def test_one_fold_is_an_ordinary_model():
-    model = new_model(folds=1)
-    model.train()
-    assert model(CELLS, ROWS).shape == (6, 2)
-    assert not model.head.snapshots
-
-
 @pytest.mark.parametrize("kind", ["classification", "multi_label", "regression"])
 def test_an_evaluation_is_the_mixture_of_what_each_reader_says(kind):
     outputs = 1 if kind == "regression" else 2

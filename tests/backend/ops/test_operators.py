@@ -14,7 +14,7 @@ from mlxlab.backend.ops import cross_entropy as cross_entropy_module
 from mlxlab.backend.ops.attention import MASK_VALUE, scaled_dot_product_attention
 from mlxlab.backend.ops.cross_entropy import cross_entropy, fused_cross_entropy
 from mlxlab.backend.ops.dropout import Dropout, DropoutMask
-from mlxlab.backend.ops.exp import broadcast_view, exp_and_sum, exp_of_negative, row_sum
+from mlxlab.backend.ops.exp import exp_of_negative
 
 MODULES = (activations, attention, cross_entropy_module)
 
@@ -78,22 +78,6 @@ def test_the_exponential_is_right_to_six_digits_and_at_its_edges():
     assert exp_of_negative(mx.array(0.0)).item() == 1
 
 
-@pytest.mark.parametrize("length", [1, 7, 63, 64, 65, 256, 1000, 1024, 4095, 5000])
-def test_rows_are_reduced_whatever_their_length(length):
-    x = np.random.default_rng(length).normal(size=(2, 3, length)).astype(np.float32)
-    maximum, *_ = exp_and_sum(mx.array(x))
-    np.testing.assert_array_equal(np.array(maximum)[..., 0], x.max(axis=-1))
-    np.testing.assert_allclose(np.array(row_sum(mx.array(x)))[..., 0], x.sum(axis=-1), atol=1e-4)
-
-
-@pytest.mark.parametrize("shape", [(1,), (4, 1), (3, 1, 5), (2, 3, 4, 1), (2, 1, 1, 5), (4, 5)])
-def test_spreading_is_broadcasting(shape):
-    x = normal(*shape)
-    np.testing.assert_array_equal(
-        np.array(broadcast_view(x, (2, 3, 4, 5))), np.broadcast_to(np.array(x), (2, 3, 4, 5))
-    )
-
-
 @pytest.mark.parametrize("name", ["gelu", "silu"])
 def test_activations_and_their_gradients(choose, name):
     x = mx.concatenate(
@@ -101,12 +85,8 @@ def test_activations_and_their_gradients(choose, name):
     )
     assert_near(both(choose, getattr(activations, name), x), 3e-6)
     assert np.isnan(np.array(getattr(activations, name)(mx.array([math.nan])))).all()
-
-
-@pytest.mark.parametrize("kind", ["gelu", "silu"])
-def test_gates_and_their_gradients(choose, kind):
-    arrays = (normal(500) * 3, normal(500, seed=1))
-    assert_near(both(choose, partial(activations.glu, kind), *arrays), 1e-5)
+    gated = (normal(500) * 3, normal(500, seed=1))
+    assert_near(both(choose, partial(activations.glu, name), *gated), 1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -206,28 +186,16 @@ def test_dropout_drops_its_fraction_and_keeps_the_mean(share):
     assert out.mean() == pytest.approx(1, abs=0.03)
     assert np.unique(out).tolist() == pytest.approx([0, 1 / (1 - share)], rel=1e-3)
     for axis in (0, 1):  # no rows or columns that are dropped together
-        assert (out == 0).mean(axis=axis).std() < 1.3 * math.sqrt(
-            share * (1 - share) / x.shape[axis]
-        )
+        deviation = math.sqrt(share * (1 - share) / x.shape[axis])
+        assert (out == 0).mean(axis=axis).std() < 1.3 * deviation
     assert (np.array(layer.eval()(x)) == 1).all()
     assert not np.array_equal(np.array(layer.train()(x)), out)
-
-
-def test_draws_are_a_function_of_the_seed():
-    first, other = (
-        [mx.random.seed(seed), np.array(Dropout(0.5)(mx.ones(1001)))][1] for seed in (5, 6)
-    )
-    mx.random.seed(5)
-    np.testing.assert_array_equal(np.array(Dropout(0.5)(mx.ones(1001))), first)
-    assert 0.4 < (first == other).mean() < 0.6
+    mx.random.seed(1)
+    np.testing.assert_array_equal(np.array(layer(x)), out)
 
 
 def test_formulations_are_chosen_by_device_and_can_be_refused(monkeypatch):
-    assert exp.use_custom_ops() == (
-        sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
-    )
+    is_linux_cpu = sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
+    assert exp.use_custom_ops() == is_linux_cpu
     monkeypatch.setenv("MLXLAB_CUSTOM_OPS", "0")
     assert not exp.use_custom_ops()
-    np.testing.assert_array_equal(
-        np.array(activations.gelu(normal(9))), np.array(nn.gelu(normal(9)))
-    )

@@ -13,7 +13,6 @@ from mlxlab.errors import (
     InputNotFoundError,
 )
 from mlxlab.record.run_file import read_run
-from mlxlab.run.entry import with_fetched_run
 from mlxlab.run.storage import open_address
 from support.configs import line  # noqa: F401
 from support.past_run import CHEAP
@@ -65,22 +64,6 @@ def test_jobs_of_a_sweep_start_from_one_copy_as_runs_of_their_own(store, line, m
     assert line.err.count("fetched step-00000004") == 1
 
 
-def test_launched_processes_get_the_folder_of_the_copy(store, tmp_path):
-    folder = tmp_path / "it's new"
-    args = [f"resume={address(store)}", f"hydra.run.dir={folder}", "trainer.max_steps=6"]
-    assert with_fetched_run(args) == [*args[1:], f"resume='{tmp_path}/it\\'s new'"]
-    assert CheckpointStore(folder / "checkpoints").load().step == 4
-    assert with_fetched_run([f"+{args[0]}", *args[1:]]) == with_fetched_run(args)
-    assert with_fetched_run(["resume=auto"]) == ["resume=auto"]
-
-
-def test_what_is_there_already_is_not_fetched_again(store, tmp_path):
-    assert fetch(address(store), str(tmp_path / "new")) == tmp_path / "new"
-    (marker := tmp_path / "new" / "marker").touch()
-    fetch(address(store), str(tmp_path / "new"))
-    assert marker.exists()
-
-
 def test_a_damaged_checkpoint_is_skipped(store, tmp_path):
     (run,) = (store / "checkpoints").iterdir()
     names = sorted(run.glob("step-*.json"))
@@ -104,13 +87,6 @@ def test_another_folder_is_not_overwritten(store, tmp_path):
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(CannotCreateError, match="not empty"):
         fetch(address(store), str(tmp_path / "mine"))
-
-
-def test_a_folder_that_cannot_be_made_is_one_line(store, tmp_path):
-    (tmp_path / "file").touch()
-    for folder in (tmp_path / "file" / "run", tmp_path / "file" / "run" / "deeper"):
-        with pytest.raises(CannotCreateError, match=f"^{tmp_path}/file"):
-            fetch(address(store), str(folder))
 
 
 def test_an_address_without_one_run_is_refused(store, tmp_path):

@@ -2,23 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 
-import psutil
 import pytest
 
 from mlxlab.errors import UserError
 from mlxlab.extensions.cloud import object_store
 from mlxlab.extensions.cloud.commits import Commits
-from mlxlab.extensions.cloud.object_store import ObjectStore, StorageError
+from mlxlab.extensions.cloud.object_store import DirectoryStore, ObjectStore, StorageError
 from mlxlab.extensions.cloud.run_files import Snapshots
 from mlxlab.run.storage import open_address
-from support.object_stores import guard
 from support.object_stores.emulators import Emulator, emulator, sas_token
 from support.object_stores.fault_proxy import FAULTS, FaultProxy
 
@@ -151,20 +146,6 @@ def test_a_listing_whose_answer_is_cut_is_repeated(service):
         store.list("folder")
 
 
-def test_a_commit_of_n_files_costs_n_and_1_writes_and_n_and_7_reads(service, tmp_path):
-    commits = Commits(open_store(service), "runs/one")
-    for number in range(3):
-        files = {}
-        for name in (f"{number}-{letter}" for letter in "abcd"):
-            (tmp_path / name).write_text(name)
-            files[name] = Snapshots().take(tmp_path / name, held=False)
-        service.proxy.requests.clear()
-        commits.commit(f"step-{number}", files)
-        commits.retain([f"step-{number}", f"step-{max(0, number - 1)}"])
-    counts = Counter(request.method for request in service.proxy.requests)
-    assert (counts["PUT"], counts["GET"]) == (4 + 1, 4 + 7)
-
-
 def test_commits_are_whole_or_invisible_though_a_third_of_the_requests_fail(service, tmp_path):
     (tmp_path / "small").write_bytes(b"small")
     (tmp_path / "large").write_bytes(os.urandom(2**20))
@@ -188,16 +169,10 @@ def test_commits_are_whole_or_invisible_though_a_third_of_the_requests_fail(serv
     assert len(commits.names()) >= 4 - failures
 
 
-PARENT = """
-import subprocess, sys
-server = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
-subprocess.Popen([sys.executable, "-S", sys.argv[1], sys.executable, "-S", "-c", server], stdin=subprocess.PIPE).wait()
-"""
-
-
-def test_an_emulator_ends_when_the_process_that_started_it_is_killed():
-    command = [sys.executable, "-S", "-c", PARENT, guard.__file__]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        server = psutil.Process(int(parent.stdout.readline()))
-        parent.kill()
-        server.wait(20)
+@pytest.mark.parametrize("name", ["backup dir", "50%25", "a#b?c", "e\u0301t\u00e9"])
+def test_the_printed_address_of_a_folder_can_be_typed(tmp_path, name):
+    store = DirectoryStore(tmp_path / name)
+    store.put("checkpoints/run/key", [b"data"])
+    cloud = open_address(f"{store.address}/checkpoints/run", {})
+    assert cloud.store.list(cloud.prefix).sizes == {"run/key": 4}
+    assert cloud.address == f"{store.address}/checkpoints/run"

@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.staged import StagedOrder
-from support.streams import InMemorySource, open_source
+from support.streams import open_source
 from support.text import write_texts
 
 STAGES = [[0, {"a": 1.0}], [0.25, {"a": 1.0, "b": 3.0}], [0.75, {"b": 2.0}]]
@@ -77,10 +77,3 @@ def test_what_changes_the_text_changes_the_fingerprint(sources):
 def test_bad_stages_are_refused_in_one_line(sources, stages, message):
     with pytest.raises(ConfigError, match=message):
         staged(sources, stages)
-
-
-def test_sources_of_unknown_size_need_a_length_and_stages_a_mixture():
-    with pytest.raises(ConfigError, match=r"data\.order\.epoch_characters: expected a number"):
-        StagedOrder(STAGES, None).mix([InMemorySource(["a"])] * 2, {"a": 1, "b": 1}, 4)
-    with pytest.raises(ConfigError, match=r"several sources in data\.mixture, got one"):
-        StagedOrder(STAGES, None).mix([InMemorySource(["a"])], {"a": 1}, 4)

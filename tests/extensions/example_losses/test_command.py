@@ -10,7 +10,6 @@ import pytest
 
 from mlxlab.errors import DataError, UserError
 from mlxlab.extensions.example_losses import files as example_losses
-from mlxlab.extensions.example_losses.commands.example_losses import COLUMNS
 from support.commands import command
 from support.losses import write_losses
 
@@ -41,18 +40,6 @@ def test_top_shows_the_hardest_first(losses, capsys):
     assert [(row["id"], row["cross_entropy"]) for row in rows] == [(5, None), (4, None)]
     assert main(["top", str(losses / "a.parquet"), "count=2", "mode=easiest", "by=kl"]) == 0
     assert ids(capsys.readouterr().out) == [1, 2]
-
-
-def test_top_leaves_a_column_empty_that_the_runs_did_not_record(losses, capsys):
-    names = ("id", "step", "time", "sum", "mean")
-    rows = example_losses.read(losses / "a.parquet")
-    write_losses({name: rows[name] for name in names}, losses / "few.parquet")
-    assert main(["top", str(losses / "few.parquet"), "count=1"]) == 0
-    head, _, row = capsys.readouterr().out.splitlines()[1:]
-    assert [cell.strip() for cell in head.strip("|").split("|")] == list(COLUMNS)
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == ["5", "0.5", "0.5", "", "", "", "5"]
-    assert main(["top", str(losses / "few.parquet"), "by=kl"]) == 65
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from mlxlab.run.resume.policy import Plan, SameModel
 from mlxlab.training.optim.optimizers import EMAOptimizer, adamw, flatten_arrays
 from support.checkpoints import state_at
 
+FLOATS = {"_target_": "mlxlab.models.options.Quantization", "bits": None, "group_size": 32}
+FLOATS |= {"mode": "affine", "skip": []}
 NODE = {
     "_target_": "mlxlab.models.transformer.Transformer",
     "hidden_size": 32,
@@ -27,19 +29,13 @@ NODE = {
     "tie_embeddings": True,
     "adapter": None,
     "freeze": [],
-    "quantization": {
-        "_target_": "mlxlab.models.options.Quantization",
-        "bits": None,
-        "group_size": 32,
-        "mode": "affine",
-        "skip": [],
-    },
+    "quantization": FLOATS,
 }
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "alpha": 3.0}
 FORMS = {
     "plain": {},
     "lora": {"adapter": LORA},
-    "qlora": {"adapter": LORA, "quantization": NODE["quantization"] | {"bits": 8}},
+    "qlora": {"adapter": LORA, "quantization": FLOATS | {"bits": 8}},
 }
 TOKENS = mx.array([[3, 5, 7, 30, 2, 1]])
 
@@ -64,12 +60,11 @@ def trained(architecture, ema=False):
     rng = np.random.default_rng(0)
 
     def noise(arrays):
-        noisy = {}
+        noisy = dict(arrays)
         for name, array in sorted(arrays.items()):
-            change = mx.array(rng.uniform(0.01, 0.1, array.shape).astype(np.float32))
-            noisy[name] = (
-                array + change if array.dtype == mx.float32 and "scales" not in name else array
-            )
+            if array.dtype == mx.float32 and "scales" not in name:
+                change = rng.uniform(0.01, 0.1, array.shape).astype(np.float32)
+                noisy[name] = array + mx.array(change)
         return noisy
 
     model = build(architecture, seed=1)
@@ -111,6 +106,7 @@ def checkpoints():
 
 
 WIDER, DEEPER = {"intermediate_size": 96}, {"num_layers": 3}
+NEW_ADAPTERS = {"fresh": 28, "dropped": 20}
 RANK_CHANGE = ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped": 28})
 
 
@@ -118,31 +114,14 @@ RANK_CHANGE = ({"matched": 6, "merged": 14, "new": 28}, {"fresh": 28, "dropped":
     ("form", "changes", "expected"),
     [
         ("plain", {}, ({"matched": 20}, {"by path": 20})),
-        (
-            "plain",
-            {"adapter": LORA},
-            ({"matched": 6, "renamed": 14, "new": 28}, {"fresh": 28, "dropped": 20}),
-        ),
+        ("plain", {"adapter": LORA}, ({"matched": 6, "renamed": 14, "new": 28}, NEW_ADAPTERS)),
         ("lora", {"adapter": LORA | {"dropout": 0.5}}, ({"matched": 48}, {"by path": 28})),
         ("lora", {"adapter": None}, ({"matched": 6, "merged": 14}, {"fresh": 20, "dropped": 28})),
         ("lora", {"adapter": LORA | {"rank": 4}}, RANK_CHANGE),
         ("lora", {"adapter": LORA | {"alpha": 9.0}}, RANK_CHANGE),
-        (
-            "plain",
-            FORMS["qlora"],
-            ({"matched": 5, "converted": 45, "new": 28}, {"fresh": 28, "dropped": 20}),
-        ),
+        ("plain", FORMS["qlora"], ({"matched": 5, "converted": 45, "new": 28}, NEW_ADAPTERS)),
         ("lora", FORMS["qlora"], ({"matched": 33, "converted": 45}, {"by path": 28})),
-        (
-            "qlora",
-            {"quantization": NODE["quantization"]},
-            ({"matched": 33, "converted": 15}, {"by path": 28}),
-        ),
-        (
-            "qlora",
-            {"adapter": LORA | {"rank": 3}},
-            ({"matched": 8, "merged": 42, "new": 28}, {"fresh": 28, "dropped": 28}),
-        ),
+        ("qlora", {"quantization": FLOATS}, ({"matched": 33, "converted": 15}, {"by path": 28})),
         (
             "plain",
             {"tie_embeddings": False},

@@ -12,8 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.grow import CHANGES, Training, grow
-from mlxlab.models.build import Architecture
+from mlxlab.extensions.growth.grow import CHANGES
 from mlxlab.models.layers import named_parameters
 from support.growth import (
     FAMILIES,
@@ -132,11 +131,3 @@ def test_all_that_is_new_is_trained_after_two_steps(name):
             moved[path] = moved[path] or bool(mx.abs(leaf).max().item() > 0)
         optimizer.update(model, gradients)
     assert [path for path, has_moved in moved.items() if not has_moved] == []
-
-
-@pytest.mark.parametrize("name", ["stack", "widen", "add_heads"])
-def test_a_model_of_mlx_lm_keeps_its_sizes(name):
-    node = {"_target_": "mlxlab.models.zoo.mlx_lm.MlxLm", "pretrained": "folder"}
-    operation = {"op": name, "map": [0, 0], "feed_forward": 9, "heads": 9}
-    with pytest.raises(ConfigError, match="the model has no key"):
-        grow(operation, Training(Architecture(node, 9), {}, {}), None, None)

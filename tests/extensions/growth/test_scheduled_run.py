@@ -1,7 +1,6 @@
 """A growth schedule is tried before a run starts, and shown by --dry-run; a run says what it left undone."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +8,6 @@ import pytest
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.cli.train import main
-from mlxlab.config.hydra.compose import compose_checked
-from mlxlab.distillation.teachers import Teachers
-from mlxlab.errors import ConfigError
-from mlxlab.models.ensemble import Ensemble
-from mlxlab.run.resume.start import Start
-from mlxlab.run.session import build_session
-from support.lines import LINES
 from support.processes import NO_PLOTS
 
 SIZES = """model.num_layers=1 model.hidden_size=16 model.num_heads=2 model.intermediate_size=16
@@ -60,14 +52,6 @@ def test_a_resume_tries_what_is_not_done_with_the_model_of_the_checkpoint(grown_
     assert sorted((grown_run / FOLDER).iterdir()) == before
 
 
-def text_settings(folder):
-    """Settings of a language model on a few lines of text."""
-    lines = "".join(f'{{"text": "{line}"}}\n' for line in LINES)
-    (folder / "lines.jsonl").write_text(lines, encoding="utf-8")
-    choices = ["model=transformer", "data=streaming", "data/tokenizer=characters"]
-    return [*choices, f"data.source={folder}/lines.jsonl", "data.valid_fraction=0.3"]
-
-
 MORE_TOKENS = "{id: tokens, op: resize_vocabulary, size: 3000, when: {or_steps: 1}}"
 
 
@@ -85,17 +69,12 @@ def test_a_classifier_with_teachers_learns_the_same_with_more_tokens(grown_run, 
     assert grown["backbone.embedding.weight"].shape[0] == 3000
 
 
-def test_a_language_model_keeps_the_vocabulary_of_its_teachers(tmp_path):
-    """The check of the config knows that of our data sets before they are read, not that of a plugin."""
-    sizes = ["model.num_layers=1", "model.hidden_size=16", "model.num_heads=2"]
-    session = build_session(Start(compose_checked([*text_settings(tmp_path), *sizes])), tmp_path)
-    larger = session.architecture._replace(vocab_size=3000)
-    assert session.new_model(larger).backbone.embedding.weight.shape[0] == 3000
-    for kind in ("ensemble", "residual_base"):
-        taught = replace(session, teachers=Teachers(**{kind: Ensemble([session.model])}))
-        with pytest.raises(ConfigError, match=r"of 3000 tokens: expected the \d+ of the teachers"):
-            taught.new_model(larger)
-        assert taught.new_model(session.architecture)
+def text_settings(folder):
+    """Settings of a language model on a few lines of text."""
+    lines = "".join(f'{{"text": "{line}"}}\n' for line in LINES)
+    (folder / "lines.jsonl").write_text(lines, encoding="utf-8")
+    choices = ["model=transformer", "data=streaming", "data/tokenizer=characters"]
+    return [*choices, f"data.source={folder}/lines.jsonl", "data.valid_fraction=0.3"]
 
 
 def test_a_teacher_with_more_tokens_than_its_student_is_refused_or_truncated(tmp_path, capsys):
@@ -112,26 +91,6 @@ def test_a_teacher_with_more_tokens_than_its_student_is_refused_or_truncated(tmp
     tokenizer = f"data.tokenizer.path={tmp_path}/teacher/inference"
     assert main([*distill, "trainer.distillation.vocab_mapping=subset", tokenizer]) == 0
     assert "final_state=" in capsys.readouterr().out
-
-
-def test_the_dry_run_of_a_resume_shows_what_is_left(grown_run, capsys):
-    files = {path: path.stat().st_mtime_ns for path in grown_run.rglob("*")}
-    assert main([f"resume={grown_run}", "trainer.max_steps=4", "--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:4]]
-    assert [row[:3] for row in rows] == [
-        ["1", "", "step 2"],
-        ["2", "wider", "widen feed_forward=24"],
-    ]
-    assert lines[4] == "1 of 2 done"
-    assert {path: path.stat().st_mtime_ns for path in grown_run.rglob("*")} == files
-
-
-def test_the_dry_run_reads_the_weights_of_init_from(grown_run, capsys):
-    args = [*SETTINGS, schedule(WIDER), "--dry-run"]
-    # This model has one layer, those weights have two.
-    assert main([*args, f"model.init_from={grown_run}"]) == 77
-    assert "backbone.layers.1" in capsys.readouterr().err
 
 
 def test_the_dry_run_of_a_run_takes_one_step_and_writes_nothing(tmp_path, capsys):

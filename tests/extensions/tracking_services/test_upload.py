@@ -9,7 +9,6 @@ import pytest
 
 from mlxlab.cli.runs import check_store
 from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError, UserError
-from mlxlab.extensions.tracking_services.service import config_of
 from mlxlab.extensions.tracking_services.trackio import Trackio
 from mlxlab.extensions.tracking_services.wandb import Wandb
 from mlxlab.tracking import queue
@@ -18,7 +17,6 @@ from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.queue import Queue
 from mlxlab.tracking.upload import sync
-from support.processes import run_here
 from support.tracking import append, make_journal
 
 KEY = "k3y" * 14
@@ -171,39 +169,3 @@ def test_runs_of_other_services_are_not_uploaded_to_mlflow(tmp_path, monkeypatch
     journal.end("FINISHED")
     with pytest.raises(NotAllowedError, match="to=wandb"):
         check_store(journal.folder, resolve(None, None, tmp_path))
-
-
-def test_keys_of_an_account_are_asked_for_before_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "mlxlab.extensions.tracking_services.wandb.check_package", lambda name: None
-    )
-    monkeypatch.setenv("HOME", str(tmp_path))
-    Wandb().check()
-    monkeypatch.delenv("WANDB_API_KEY")
-    with pytest.raises(ServiceUnavailableError, match="WANDB_MODE=offline"):
-        Wandb().check()
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    Wandb().check()
-    with pytest.raises(ConfigError, match=r"tracking\.wandb\.project=a/b"):
-        Wandb(project="a/b").check()
-
-
-@pytest.mark.parametrize("text", ["True", "None", "3", "0.5", "bert"])
-def test_parameters_have_their_types_again(text):
-    assert str(config_of({"start": {"params": {"x": text}, "tags": {}}})["x"]) == text
-
-
-def test_a_folder_is_uploaded_to_a_service_by_its_name(tmp_path, monkeypatch):
-    services = []
-
-    def upload(waiting, folders):
-        services.append(waiting.destination)
-        yield f"{folders[0].name}: complete"
-
-    monkeypatch.setattr(Wandb, "check", lambda self: None)
-    monkeypatch.setattr("mlxlab.tracking.upload.sync", upload)
-    args = [str(tmp_path / "run"), "to=wandb", "project=mine"]
-    assert run_here("sync", *args, script="runs").stdout == "run: complete\n"
-    assert services == [Wandb(project="mine")]
-    monkeypatch.setattr("mlxlab.cli.runs.conf_dir", lambda: tmp_path)
-    assert run_here("sync", *args, script="runs").returncode == 2

@@ -8,7 +8,7 @@ from mlxlab.extensions.weight_analysis.attention import attention_entropy
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import attention_bias
 from support.growth import TARGETS
-from support.models import make_model, weights_of
+from support.models import weights_of
 
 SIZES = {
     "hidden_size": 16,
@@ -66,24 +66,3 @@ def test_entropies_are_those_of_the_weights(name, boolean):
         real = np.broadcast_to((SEGMENTS > 0)[:, None], entropy.shape)
         expected = (entropy * real).sum(axis=(0, 2)) / (SEGMENTS > 0).sum()
         np.testing.assert_allclose(measured, expected, rtol=1e-4)
-
-
-def test_long_rows_are_sampled_and_a_uniform_attention_has_the_logarithm_of_the_length():
-    model = build("bert")
-    for layer in model.backbone.layers:
-        layer.attention.query.weight = mx.zeros_like(layer.attention.query.weight)
-        layer.attention.query.bias = mx.zeros_like(layer.attention.query.bias)
-    tokens = mx.zeros((1, 80), mx.int32)
-    np.testing.assert_allclose(
-        attention_entropy(model, tokens, mx.ones((1, 80), mx.int32)), np.log(80), rtol=1e-5
-    )
-
-
-def test_no_random_number_is_drawn_and_a_model_without_attention_has_none():
-    model = build("bert")
-    mx.random.seed(3)
-    attention_entropy(model, mx.array(TOKENS), mx.array(SEGMENTS))
-    drawn = mx.random.uniform(shape=(4,)).tolist()
-    mx.random.seed(3)
-    assert mx.random.uniform(shape=(4,)).tolist() == drawn
-    assert attention_entropy(make_model(), mx.array(TOKENS % 20), mx.array(SEGMENTS)) == []

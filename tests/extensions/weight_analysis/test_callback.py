@@ -1,25 +1,17 @@
 """WeightAnalysis: what is logged at which step, errors and skips, kill and resume, results of training."""
 
-import sys
 import threading
-import time
 from types import SimpleNamespace
 
-import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
 
-from mlxlab.backend.openblas import find_openblas
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.extensions.weight_analysis import measure
 from mlxlab.extensions.weight_analysis.callback import (
     SECONDS,
     WeightAnalysis,
-    one_numpy_thread,
 )
-from mlxlab.extensions.weight_analysis.snapshot import take_snapshot
 from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from support.models import FixedBatches, NoOpCallback, Recorder, StopAt, fit, make_run, make_trainer
@@ -121,12 +113,6 @@ def test_all_quantities_are_logged_at_their_steps(whole):
     assert at_4["analysis/update_ratio/embedding"] == values[4, "update_ratio/embedding"]
 
 
-def test_only_the_chosen_quantities_are_computed(tmp_path):
-    run = train(tmp_path, [analysis(["attention"])])
-    kinds = {name.split("/")[1] for _, name, _ in logged(run.context.tracker)}
-    assert kinds == {"attention_entropy"}
-
-
 def test_training_is_the_same_with_and_without_it(tmp_path):
     trainer = make_trainer(eval_every=2, max_steps=5, epochs=None, ema_decay=0.9)
     digests = {
@@ -134,16 +120,6 @@ def test_training_is_the_same_with_and_without_it(tmp_path):
         for callbacks in ([], [analysis(None)], [analysis()])
     }
     assert len(digests) == 1
-
-
-def test_switched_off_it_imports_nothing(tmp_path, monkeypatch):
-    package = "mlxlab.extensions.weight_analysis."
-    for name in [name for name in sys.modules if name.startswith(package)]:
-        if name != f"{package}callback":
-            monkeypatch.delitem(sys.modules, name)
-    train(tmp_path, [analysis(None)])
-    assert [name for name in sys.modules if name.startswith(package)] == [f"{package}callback"]
-    assert [*tmp_path.iterdir()] == []
 
 
 def test_an_error_of_the_background_thread_is_reported_in_a_line(tmp_path, monkeypatch, caplog):
@@ -181,25 +157,6 @@ def test_an_evaluation_that_comes_too_early_is_skipped_and_the_last_is_waited_fo
     assert "analysis of step 2 skipped: that of step 0 is not finished" in caplog.messages
 
 
-def test_a_checkpoint_waits_for_the_analysis_of_earlier_evaluations(tmp_path, monkeypatch):
-    measured, saved = measure.measure, {}
-
-    def slow(*args):
-        time.sleep(0.3)
-        return measured(*args)
-
-    class Save(NoOpCallback):
-        def on_step(self, context, state, result) -> None:
-            state.before_save()
-            saved[state.progress.step] = [
-                step for step, metrics in state.history.curve if SECONDS in metrics
-            ]
-
-    monkeypatch.setattr(measure, "measure", slow)
-    train(tmp_path, [analysis(["updates"]), Save()])
-    assert saved == {1: [0], 2: [0], 3: [0, 2], 4: [0, 2], 5: [0, 2, 4], 6: [0, 2, 4]}
-
-
 def test_a_run_that_a_signal_ends_does_not_wait(tmp_path, monkeypatch):
     finish = threading.Event()
     monkeypatch.setattr(measure, "measure", lambda *args: finish.wait(20) and {})
@@ -216,12 +173,14 @@ def test_without_memory_it_is_skipped(tmp_path, caplog, memory):
     assert "91 % of the memory are used (callbacks.analysis.max_memory=0.9)" in caplog.text
 
 
-@pytest.mark.parametrize("every_steps", [None, 3])  # checkpoints at evaluations, and between them
-@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(("every_steps", "finished"), [(None, False), (3, False), (3, True)])
 def test_a_killed_run_goes_on_from_the_weights_of_its_checkpoint(
     tmp_path, monkeypatch, whole, every_steps, finished
 ):
-    """Killed after step 5; the analysis of step 4 was logged, or was still in the background."""
+    """Killed after step 5; the analysis of step 4 was logged, or was still in the background.
+
+    Checkpoints are at evaluations, or between them.
+    """
     callback = analysis()
 
     class Hold(NoOpCallback):
@@ -245,55 +204,3 @@ def test_a_killed_run_goes_on_from_the_weights_of_its_checkpoint(
     is_repeated = SECONDS not in dict(checkpoint.state["history"].curve)[checkpoint.step]
     ranks = {step for step, name, _ in values if "/rank/" in name}
     assert ranks == ratios | ({checkpoint.step} if is_repeated else set())
-
-
-class Replace(NoOpCallback):
-    """Puts another model in the place of the trained one after step 3, as a growth operation does."""
-
-    def on_step(self, context, state, result) -> None:
-        if state.progress.step == 3:
-            model = build_model(NODE, kind="classification", vocab_size=20, num_classes=2, seed=1)
-            state.replace_model(model, state.architecture)
-            context.control.rebuild = True
-
-
-def test_drift_starts_again_with_another_model(tmp_path):
-    callback = analysis(["updates"])
-    run = train(tmp_path, [Replace(), Wait(callback), callback])
-    steps = {step for step, _, _ in logged(run.context.tracker)}
-    assert steps == {2, 6}, "at step 4 there is nothing to compare with"
-
-
-def test_names_that_are_unknown_frozen_or_quantised_are_left_out():
-    model = build_model(NODE, kind="classification", vocab_size=64, num_classes=2, seed=0)
-    layer = model.backbone.layers[0]
-    adapted = layer.attention.query
-    layer.attention.query = nn.Module()
-    layer.attention.query.base, layer.attention.query.lora_a = adapted, mx.ones((2, 16))
-    snapshot = take_snapshot(model, 3, max_rows=10, identity="")
-    assert snapshot.embedding.shape == (10, 16)
-    assert [*snapshot.layers] == [0, 1]
-    assert {"attention.query", "attention.query.lora_a"} <= snapshot.layers[0].keys()
-    assert "feed_forward.up" in snapshot.layers[1]
-    assert not any("norm" in name for layer in snapshot.layers.values() for name in layer)
-    adapted.freeze()
-    layers = take_snapshot(model, 3, max_rows=10, identity="").layers
-    assert "attention.query" not in layers[0]
-    model.freeze()
-    snapshot = take_snapshot(model, 3, max_rows=10, identity="")
-    assert (snapshot.embedding, snapshot.layers) == (None, {})
-
-
-def threads() -> dict[str, int]:
-    return {entry["filepath"]: entry["num_threads"] for entry in ThreadpoolController().info()}
-
-
-def test_only_numpy_is_limited_to_one_thread():
-    pytest.importorskip("scipy_openblas32")
-    find_openblas()  # that of MLX is loaded
-    with ThreadpoolController().limit(limits=2):
-        before = threads()
-        with one_numpy_thread():
-            limited = {path for path, count in threads().items() if count == 1}
-            assert limited == {path for path in before if "numpy.libs" in path}
-        assert threads() == before

@@ -9,7 +9,6 @@ from mlxlab.extensions.weight_analysis.measure import (
     embedding_geometry,
     rank_fraction,
     rotate_onto,
-    row_cosines,
     squared_singular_values,
 )
 
@@ -32,19 +31,6 @@ def test_a_rotation_is_found_and_no_other_is_nearer(shape):
     )
 
 
-def test_relative_change_is_that_of_all_matrices_together():
-    before = [np.full((2, 2), 3.0), np.full((1, 4), 2.0)]
-    now = [before[0] + 1, before[1]]
-    assert drift(zip(before, now, strict=True)).relative == pytest.approx(np.sqrt(4 / (36 + 16)))
-    assert np.isnan(drift([(np.zeros((2, 2)), np.ones((2, 2)))]).relative)
-
-
-def test_cosines_are_those_of_rows_without_rows_of_zeros():
-    before = np.array([[1.0, 0], [1, 0], [1, 0], [0, 0]])
-    now = np.array([[2.0, 0], [0, 5], [-1, 0], [1, 0]])
-    np.testing.assert_allclose(row_cosines(before, now), [1, 0, -1])
-
-
 @pytest.mark.parametrize("chunk", [7, 100])  # smaller than the 60 rows, and larger
 def test_statistics_are_those_of_all_pairs_of_different_rows(monkeypatch, chunk):
     monkeypatch.setattr(measure, "CHUNK", chunk)
@@ -60,23 +46,6 @@ def test_statistics_are_those_of_all_pairs_of_different_rows(monkeypatch, chunk)
     assert geometry["similarity/p90"] == pytest.approx(np.percentile(pairs, 90), abs=2e-3)
     assert geometry["neighbours/mean"] == pytest.approx(neighbours.mean())
     assert geometry["neighbours/p99"] == pytest.approx(np.percentile(neighbours, 99))
-
-
-def test_orthogonal_rows_have_no_neighbours_and_equal_rows_have_all():
-    orthogonal = embedding_geometry(np.eye(6, dtype=np.float32), 0.7)
-    percentiles = [orthogonal.pop("similarity/p10"), orthogonal.pop("similarity/p90")]
-    assert percentiles == pytest.approx([0.0, 0.0], abs=1e-4)
-    assert [*orthogonal.values()] == [0.0] * 6
-    equal = embedding_geometry(np.ones((6, 3), np.float32), 0.7)
-    assert equal["neighbours/p10"] == 5
-    assert equal["similarity/p90"] == pytest.approx(1.0, abs=1e-4)
-
-
-def test_rows_of_zeros_are_left_out():
-    rows = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
-    padded = np.concatenate([rows, np.zeros((3, 4), np.float32)])
-    assert embedding_geometry(padded, 0.7) == embedding_geometry(rows, 0.7)
-    assert embedding_geometry(padded[7:], 0.7) == {}
 
 
 def matrix(values: list[float], shape: tuple[int, int]) -> np.ndarray:

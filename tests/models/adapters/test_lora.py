@@ -7,14 +7,11 @@ from mlx.utils import tree_map_with_path
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters import arrays
-from mlxlab.models.adapters.apply import find_targets
 from mlxlab.models.adapters.freeze import adapted_layers, make_contiguous, trainable_names
 from mlxlab.models.adapters.lora import merged_node, merged_parameters
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.options import LoRA, split_node
-from mlxlab.models.pretrained import bert, llama
-from support.processes import ROOT
+from mlxlab.models.options import split_node
 
 ADAPTER = {"_target_": "mlxlab.models.options.LoRA"}
 TRANSFORMER = {"_target_": "mlxlab.models.transformer.Transformer", "hidden_size": 16}
@@ -120,11 +117,6 @@ def test_only_adapters_and_chosen_weights_are_trained():
     assert set(trainable_names(model)) == expected
 
 
-def test_a_classifier_always_trains():
-    model = build(TRANSFORMER | {"adapter": ADAPTER}, "classification")
-    assert {"head.out.weight", "head.out.bias"} <= set(trainable_names(model))
-
-
 def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
     model = build(TRANSFORMER | {"adapter": ADAPTER | {"targets": ["embedding"]}})
     names = [name for name in named_parameters(model) if "embedding" in name]
@@ -158,34 +150,6 @@ def test_a_pattern_that_selects_nothing_is_refused(options, message):
         build(TRANSFORMER | options)
 
 
-def test_the_documented_targets_are_layers_with_those_published_names():
-    text = (ROOT / "docs" / "how_to" / "models" / "adapters.md").read_text(encoding="utf-8")
-    table = text.split("| Llama, Qwen | BERT |\n|---|---|---|\n")[1].split("\n\n")[0]
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
-    assert len(rows) == 9
-    backbones = {"transformer.Transformer": llama.LLAMA, "bert.Bert": bert.FAMILY}
-    for column, (backbone, family) in enumerate(backbones.items(), 1):
-        options = {"mlp_type": "swiglu", "tie_embeddings": False} if column == 1 else {}
-        model = build({**TRANSFORMER, "_target_": f"mlxlab.models.{backbone}", **options})
-        targets = {row[0].split("`")[1]: row[column].strip("`") for row in rows if row[column]}
-        for target, published in targets.items():
-            paths = find_targets(model, LoRA(targets=[target]))
-            names = [f".{family.published_name(path)}" for path in paths]
-            assert [name for name in names if name.endswith(f".{published}")] == names != []
-        assert set(find_targets(model, LoRA())) <= set(
-            find_targets(model, LoRA(targets=[*targets]))
-        )
-
-
-def test_frozen_weights_are_named_as_without_an_adapter():
-    query = "backbone.layers.0.attention.query"
-    frozen = {"freeze": ["embedding", "layers.0.attention.query.weight"]}
-    trained = trainable_names(build(TRANSFORMER | frozen))
-    assert {"backbone.embedding.weight", f"{query}.weight"}.isdisjoint(trained)
-    adapted = build(TRANSFORMER | frozen | {"adapter": ADAPTER})
-    assert f"{query}.lora_a" in trainable_names(adapted)
-
-
 @pytest.mark.parametrize(
     ("pattern", "frozen"),
     [
@@ -201,12 +165,6 @@ def test_adapters_of_frozen_layers_are_trained_unless_the_pattern_names_adapters
     layer = "backbone.layers.0.attention.query"
     assert [name for name in ("lora_a", "lora_b") if f"{layer}.{name}" not in trained] == frozen
     assert f"{layer}.base.weight" not in trained
-
-
-def test_dora_learns_lengths_in_addition():
-    adapter = ADAPTER | {"dora": True, "targets": ["layers.0.feed_forward.down"]}
-    names = trainable_names(build(TRANSFORMER | {"adapter": adapter}))
-    assert {name.rpartition(".")[2] for name in names} == {"lora_a", "lora_b", "magnitude"}
 
 
 def test_frozen_weights_lie_in_memory_as_a_checkpoint_gives_them():

@@ -1,20 +1,16 @@
 """Quantised layers compute what their weights stand for; adapters on them train as on those weights."""
 
-import logging
-
 import mlx.core as mx
 import numpy as np
 import pytest
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlxlab.checkpoint.store import check_arrays
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.apply import refuse_training
 from mlxlab.models.adapters.freeze import train_only, trainable_names
 from mlxlab.models.adapters.quantized import QuantizedLayer, float_weight
 from mlxlab.models.build import build_model
-from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import count_parameters, training_flops
 from mlxlab.models.options import split_node
 
@@ -80,17 +76,6 @@ def test_logits_are_those_of_the_weights_that_the_codes_stand_for(name, kind):
     np.testing.assert_allclose(before, logits(with_float_weights(model)), atol=2e-5)
 
 
-def test_layers_that_do_not_divide_are_named_once_and_skipped_ones_stay(caplog):
-    with caplog.at_level(logging.INFO, "mlxlab"):
-        model = build(quantization={"skip": ["layers.0.*", "embedding"]})
-    assert quantised(model) == [
-        path for path in quantised(build(quantization={})) if ".layers.1." in path
-    ]
-    assert not any(path.endswith("down") for path in quantised(model))
-    lines = [line for line in caplog.messages if "not quantised" in line]
-    assert lines[0].endswith("not a multiple of group_size=32: backbone.layers.1.feed_forward.down")
-
-
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -153,18 +138,3 @@ def test_quantised_weights_cannot_be_trained(freeze, trained):
     model = build(kind="classification", quantization={}, freeze=freeze)
     with pytest.raises(ConfigError, match=f"cannot be trained .{trained}"):
         refuse_training(options_of(freeze=freeze), model)
-
-
-def test_quantised_weights_may_be_frozen_or_have_adapters():
-    model = build(kind="classification", quantization={}, freeze=("backbone",))
-    refuse_training(options_of(freeze=("backbone",)), model)
-    refuse_training(options_of(freeze=("backbone",)))
-    refuse_training(options_of(adapter=ADAPTER), model)
-
-
-def test_a_restored_model_has_the_same_arrays():
-    model = build(quantization={"bits": 8}, adapter=ADAPTER)
-    restored = build(quantization={"bits": 8}, adapter=ADAPTER, seed=None)
-    check_arrays(named_parameters(model), named_parameters(restored), "model")
-    restored.load_weights(list(named_parameters(model).items()))
-    np.testing.assert_array_equal(logits(restored), logits(model))

@@ -14,6 +14,7 @@ from mlxlab.data.dataset import BaselineInputs
 from mlxlab.data.labelled.renderer import feature_columns
 from mlxlab.data.labelled.types import fit_type
 from mlxlab.models.baselines import columns, estimators, predict
+from mlxlab.models.baselines.predict import predict_rows
 
 ROWS = 240
 SPLIT = np.arange(150), np.arange(150, 220), np.arange(220, ROWS)
@@ -68,29 +69,6 @@ def test_classes_are_predicted_from_numbers_and_categories():
         np.testing.assert_allclose(valid.sum(axis=1), 1)
 
 
-def test_texts_that_hardly_repeat_are_no_categories(monkeypatch, caplog):
-    """A sentence in each row, as an id: what is learned of them is noise."""
-    expected = fit(WIDE, CLASSES)
-    monkeypatch.setitem(
-        TABLE, "note", [f"note {row % 237}" if row % 10 else None for row in range(ROWS)]
-    )
-    monkeypatch.setitem(TABLE, "id", [f"T-{row}" for row in range(ROWS)])
-    for name, each in fit(WIDE, CLASSES).items():
-        np.testing.assert_array_equal(each.valid, expected[name].valid)
-    for name in ("width", "weight", "colour"):
-        monkeypatch.delitem(TABLE, name)
-    with caplog.at_level(logging.INFO):
-        assert list(fit(WIDE, CLASSES)) == ["majority"]
-    assert "gradient_boosting: skipped, there are only columns of texts" in caplog.text
-
-
-def test_several_labels_each_have_a_model():
-    targets = np.stack([WIDE, COLOUR == "red"], axis=1).astype(np.float32)
-    fitted = fit(targets, LABELS)
-    for name in ("logistic_regression", "gradient_boosting"):
-        assert np.mean((fitted[name].valid > 0.5) == targets[SPLIT[1]]) > 0.9
-
-
 def test_numbers_are_predicted_in_the_units_of_the_data():
     values = 10 + 3 * WIDE
     mean, deviation = values[SPLIT[0]].mean(), values[SPLIT[0]].std()
@@ -100,13 +78,6 @@ def test_numbers_are_predicted_in_the_units_of_the_data():
     np.testing.assert_allclose(fitted["mean"].test, np.full(20, mean), rtol=1e-5)
     errors = {name: np.abs(each.valid - values[SPLIT[1]]).mean() for name, each in fitted.items()}
     assert errors["gradient_boosting"] < errors["ridge_regression"] < errors["mean"]
-
-
-def test_predictions_are_the_same_each_time_and_for_any_block(monkeypatch):
-    first = fit(WIDE, CLASSES)
-    monkeypatch.setattr(predict, "BLOCK", 9)
-    for name, again in fit(WIDE, CLASSES).items():
-        np.testing.assert_allclose(again.valid, first[name].valid, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +95,6 @@ def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, li
     assert line in caplog.text
 
 
-def test_large_numbers_and_columns_without_a_value_are_fitted(monkeypatch):
-    monkeypatch.setitem(TABLE, "weight", ["1.7e308", "1.6e308", None] * (ROWS // 3))
-    monkeypatch.setitem(TABLE, "empty", [None] * ROWS)
-    assert len(fit(WIDE, CLASSES)) == 3
-
-
 @pytest.mark.parametrize("format", ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S+02:00"])
 def test_dates_are_numbers(monkeypatch, format):
     """Each date stands in one row: as categories they would say nothing of later rows."""
@@ -143,3 +108,20 @@ def test_dates_are_numbers(monkeypatch, format):
     fitted = fit(late, CLASSES)
     for name in ("logistic_regression", "gradient_boosting"):
         assert np.mean(fitted[name].valid.argmax(axis=1) == late[SPLIT[1]]) > 0.95
+
+
+def test_the_constant_is_the_frequencies_or_the_mean_in_the_units_of_the_data():
+    def predicted(targets, task):
+        data = SimpleNamespace(
+            baseline_inputs=BaselineInputs(), training_targets=np.array(targets), task=task
+        )
+        [constant] = predict_rows(data, lambda rows: {"a": ["x"] * len(rows)}, 2, 1)
+        return constant.name, constant.valid.tolist(), constant.test.tolist()
+
+    shares = [0.25, 0, 0.75]
+    task = Task("classification", 3, ("a", "b", "c"))
+    assert predicted([0, 2, 2, 2], task) == ("majority", [shares] * 2, [shares])
+    task = Task("multi_label", 2, ("a", "b"))
+    assert predicted([[1.0, 0], [1, 1]], task) == ("majority", [[1, 0.5]] * 2, [[1, 0.5]])
+    task = Task("regression", 1, target_mean=100, target_deviation=20)
+    assert predicted([-1.0, 2], task) == ("mean", [110, 110], [110])

@@ -1,9 +1,8 @@
 """The mixture of readings."""
 
 import numpy as np
-import pytest
 
-from mlxlab.models.baselines.mixture import fit_mixture, sharpen
+from mlxlab.models.baselines.mixture import fit_mixture
 
 RNG = np.random.default_rng(0)
 CLASSES = RNG.integers(0, 3, 300)
@@ -36,17 +35,3 @@ def test_a_single_row_does_not_decide():
     good_but_once[7] = 3.0
     mixture = fit_mixture([good, good_but_once], targets, "regression")
     assert 0.2 < mixture.shares[1] < 0.5
-
-
-@pytest.mark.parametrize("kind", ["classification", "multi_label"])
-def test_sharpened_probabilities_are_those_of_scaled_logits(kind):
-    logits = RNG.normal(size=(5, 3))
-
-    def probabilities(logits):
-        if kind == "multi_label":
-            return 1 / (1 + np.exp(-logits))
-        powers = np.exp(logits)
-        return powers / powers.sum(axis=1, keepdims=True)
-
-    expected = probabilities(2 * logits)
-    np.testing.assert_allclose(sharpen(probabilities(logits), 2.0, kind), expected, rtol=1e-6)

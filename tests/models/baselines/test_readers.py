@@ -75,13 +75,3 @@ def test_a_linear_model_gives_the_probabilities_of_scikit_learn(classes):
         probabilities[:, :classes], peer.predict_proba(features), rtol=1e-4, atol=1e-6
     )
     assert probabilities[:, classes].max() < 1e-6
-
-
-def test_a_class_that_no_row_has_and_labels_of_one_value_are_fitted():
-    features = RNG.normal(size=(50, 2))
-    alone = fit_linear(features, np.zeros(50, int), "classification", 2)(features)
-    assert (alone.argmax(axis=1) == 0).all()
-    labels = np.stack([features[:, 0] > 0, np.zeros(50)], axis=1)
-    logits = fit_linear(features, labels, "multi_label", 2)(features)
-    assert ((logits[:, 0] > 0) == labels[:, 0]).mean() > 0.9
-    assert (logits[:, 1] < 0).all()

@@ -8,12 +8,10 @@ import pytest
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import BaselineInputs
 from mlxlab.models.baselines import estimators, predict, texts
-from mlxlab.models.baselines.texts import best_strength, fit_texts
 
 COLOURS = ("red", "green", "blue")
 CLASSES = Task("classification", 3, COLOURS)
 LABELS = Task("multi_label", 3, COLOURS)
-NUMBERS = Task("regression", 1, target_mean=100.0, target_deviation=20.0)
 
 
 def colour_texts(count, seed=0):
@@ -70,13 +68,6 @@ def test_classes_get_probabilities_on_validation_and_test_texts():
         np.testing.assert_allclose(each.valid.sum(axis=1), 1)
 
 
-def test_a_class_without_a_training_text_has_probability_0():
-    targets = np.where(CLASS == 1, 2, CLASS)
-    for each in by_name(targets, CLASSES).values():
-        assert each.valid.shape == (30, 3)
-        assert (each.valid[:, 1] == 0).all()
-
-
 def test_each_of_several_labels_gets_a_model_of_its_own():
     targets = np.stack([CLASS == 0, CLASS != 1, np.ones(90)], axis=1).astype(np.float32)
     for each in by_name(targets, LABELS).values():
@@ -95,40 +86,6 @@ def test_numbers_are_predicted_in_the_units_of_the_data():
     assert list(fitted) == ["tfidf_ridge_regression", "tfidf_linear_svm"]
     for each in fitted.values():
         np.testing.assert_allclose(each.valid, 100 + 20 * VALID_CLASS, atol=8)
-
-
-def test_training_texts_are_read_a_few_at_a_time(monkeypatch):
-    monkeypatch.setattr(texts, "CHUNK", 7)
-    data, sizes = Rows(CLASS, CLASSES), []
-    read = data.cells
-
-    def cells(rows):
-        sizes.append(len(rows))
-        return read(rows)
-
-    data.cells = cells
-    fit_texts(data, Written(), "", False)
-    assert max(sizes) == 7
-    assert sum(sizes) == 90
-
-
-def test_a_sample_of_rows_sorted_by_class_has_all_classes(monkeypatch):
-    monkeypatch.setattr(texts, "MAX_CHARACTERS", sum(map(len, TRAIN)) // 3)
-    order = np.argsort(CLASS, kind="stable")
-    fitted = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])
-    valid = fitted["tfidf_logistic_regression"].valid
-    np.testing.assert_array_equal(valid.argmax(axis=1), VALID_CLASS)
-
-
-def test_the_weaker_penalty_is_taken_where_it_predicts_held_out_rows_better():
-    generator = np.random.default_rng(0)
-    features, noise = np.eye(3)[CLASS] / 10, generator.integers(3, size=90)
-    assert best_strength(features, CLASS, CLASSES) == 10
-    assert best_strength(generator.normal(size=(90, 40)), noise, CLASSES) == 1
-
-
-def test_a_single_row_is_no_reason_to_tune():
-    assert best_strength(np.ones((1, 2)), np.zeros(1, np.float32), NUMBERS) == 1
 
 
 @pytest.mark.parametrize(

@@ -68,14 +68,6 @@ def test_the_loss_is_that_of_the_logits(published, tokenizer, text, name, batch_
     assert metrics == pytest.approx(expected_metrics(losses, tokenizer), rel=1e-4)
 
 
-def test_rows_have_the_length_of_the_model_unless_one_is_given(published, text, capsys, caplog):
-    caplog.set_level("INFO", "mlxlab")
-    evaluate(capsys, published / "hf", text)
-    evaluate(capsys, published / "hf", text, "data.seq_len=9")
-    assert "rows of 1024 tokens" in caplog.text
-    assert "rows of 9 tokens" in caplog.text
-
-
 def test_what_cannot_be_evaluated_is_one_line(published, trained, text, tmp_path, capsys):
     export_hugging_face(trained(BERT), tmp_path / "bert", ORIGIN)
     (tmp_path / "broken").mkdir()

@@ -3,7 +3,6 @@
 import subprocess
 from dataclasses import replace
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from tokenizers.normalizers import Lowercase
@@ -13,7 +12,6 @@ from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.interop.gguf import export_gguf
-from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.load import pretrained_tokenizer
 from support.exported import ALL_REAL, CODES, LLAMA, SCALING, TOKENS
 
@@ -30,13 +28,6 @@ def test_our_reader_gives_equal_logits_and_tokens(trained, tokenizer, tmp_path, 
         TEXT, special=False
     )
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
-
-
-def test_matrices_have_half_the_bytes_and_norms_do_not(trained, tmp_path):
-    export_gguf(trained(LLAMA), tmp_path / "model.gguf", "tiny", "float16")
-    arrays, _ = read_gguf(tmp_path / "model.gguf")
-    assert {array.dtype for array in arrays.values() if array.ndim == 2} == {mx.float16}
-    assert {array.dtype for array in arrays.values() if array.ndim == 1} == {mx.float32}
 
 
 def test_the_gguf_package_reads_it(trained, tokenizer, tmp_path):

@@ -4,7 +4,6 @@ import hashlib
 import json
 from copy import copy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -13,12 +12,9 @@ import tokenizers
 
 from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.errors import CannotCreateError, ConfigError
-from mlxlab.models.adapters.quantized import float_weight
 from mlxlab.models.build import build_model, build_pretrained_model
-from mlxlab.models.interop.counterpart import counterpart_of
 from mlxlab.models.interop.gguf import export_gguf
 from mlxlab.models.interop.hugging_face import export_hugging_face
-from mlxlab.models.interop.model_card import read_base_model
 from mlxlab.models.interop.peft import export_peft
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.pretrained.gguf import read_gguf
@@ -28,7 +24,6 @@ from support.exported import (
     ALL_REAL,
     BERT,
     CLASSES,
-    CODES,
     LLAMA,
     LORA,
     NUMBERS,
@@ -97,26 +92,6 @@ def test_a_decoder_has_the_classifier_of_llama(trained, tokenizer, tmp_path):
     np.testing.assert_allclose(source.model(TOKENS, ALL_REAL), logits, atol=1e-6)
 
 
-def test_a_regression_gives_numbers_of_the_data(trained, tmp_path):
-    source = trained(BERT, NUMBERS)
-    export_hugging_face(source, tmp_path / "hf", ORIGIN)
-    arrays, head = mx.load(str(tmp_path / "hf" / "model.safetensors")), source.model.head.out
-    np.testing.assert_allclose(arrays["classifier.weight"], 3 * np.array(head.weight), rtol=1e-6)
-    np.testing.assert_allclose(arrays["classifier.bias"], 3 * np.array(head.bias) + 2, rtol=1e-6)
-
-
-def test_quantised_layers_become_numbers(trained, tmp_path):
-    source = trained({**LLAMA, "quantization": CODES})
-    export_hugging_face(source, tmp_path / "hf", ORIGIN)
-    arrays = mx.load(str(tmp_path / "hf" / "model.safetensors"))
-    assert not [name for name in arrays if name.endswith("scales")]
-    np.testing.assert_array_equal(
-        arrays["model.layers.0.self_attn.q_proj.weight"],
-        float_weight(source.model.backbone.layers[0].attention.query),
-    )
-    assert "quantization" not in json.loads((tmp_path / "hf" / "config.json").read_text())
-
-
 def test_the_card_has_metrics_hashes_and_no_credentials(trained, tmp_path):
     export_hugging_face(trained(LLAMA), tmp_path / "hf", ORIGIN)
     card = (tmp_path / "hf" / "README.md").read_text()
@@ -127,31 +102,6 @@ def test_the_card_has_metrics_hashes_and_no_credentials(trained, tmp_path):
     )
     assert "secret" not in card
     assert "license" not in card
-
-
-def test_the_card_names_the_license_of_published_weights(trained, tmp_path):
-    for name, file, text in [
-        ("named", "README.md", "---\ntags: [x]\nlicense: apache-2.0\n---\n# License: none\n"),
-        ("unnamed", "README.md", "# Text\nlicense: mit\n---\n"),
-        ("damaged", "README.md", "---\nlicense: \xff{}\n---\n"),
-    ]:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / file).write_text(text)
-    mx.save_gguf(str(tmp_path / "words.gguf"), {"x": mx.zeros(2)}, {"general.license": "mit"})
-    names = ("named", "unnamed", "damaged", "gone", "words.gguf")
-    bases = {name: read_base_model(str(tmp_path / name)) for name in names} | {
-        "hub": read_base_model("us/model")
-    }
-    licenses = {name: base.license for name, base in bases.items() if base.license}
-    assert licenses == {"named": "apache-2.0", "words.gguf": "mit"}
-    assert [name for name, base in bases.items() if base.is_hub_id] == ["hub"]
-    for name, header in [
-        ("named", "---\nlicense: apache-2.0\nlibrary"),
-        ("hub", "---\nbase_model:\n- us/model\nlibrary"),
-    ]:
-        out = tmp_path / f"{name}_hf"
-        export_hugging_face(trained(LLAMA), out, replace(ORIGIN, bases=(bases[name],)))
-        assert (out / "README.md").read_text().startswith(header)
 
 
 def test_what_has_no_counterpart_is_one_line(trained, tokenizer, tmp_path):
@@ -224,14 +174,6 @@ def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):
     assert pair.type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
 
 
-@pytest.mark.parametrize("options", [{}, {"quantization": CODES}, {"adapter": LORA}], ids=str)
-def test_the_card_counts_the_parameters_that_are_exported(trained, tmp_path, options):
-    export_hugging_face(trained({**LLAMA, **options}), tmp_path / "hf", ORIGIN)
-    count = sum(array.size for array in named_parameters(trained(LLAMA).model).values())
-    card = (tmp_path / "hf" / "README.md").read_text()
-    assert f"LlamaForCausalLM with {count:,} parameters" in card
-
-
 @pytest.mark.parametrize(
     ("start", "template", "expected"),
     [
@@ -257,9 +199,3 @@ def test_all_exports_name_one_start_token(trained, tokenizer, tmp_path, start, t
     assert texts["bos_token"] == expected
     _, metadata = read_gguf(tmp_path / "model.gguf")
     assert int(metadata["tokenizer.ggml.bos_token_id"]) == token
-
-
-def test_a_model_of_columns_has_no_counterpart():
-    tabular = SimpleNamespace(node={"_target_": "mlxlab.models.tabular.Tabular"})
-    with pytest.raises(ConfigError, match=r"^model=tabular: "):
-        counterpart_of(tabular)

@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import re
-import shutil
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,7 +13,7 @@ from mlxlab.inference.predict import predict_table, row_reading, to_table
 from mlxlab.inference.restore import restore_model, save_ensemble
 from mlxlab.models.cells.columns import PARTS
 from support.commands import command
-from support.processes import ROOT, run_here, tiny_overrides
+from support.processes import run_here, tiny_overrides
 
 main = command("export")
 
@@ -44,7 +42,7 @@ def mixed_rows(number=240):
             "time": time.isoformat() if row % 9 else None,
             "zone": zone,
             "value": float(rng.normal()),
-            "classes": "A" if amount > 1.7e9 else "B c",
+            "classes": "A" if amount > 1.7e9 else "B c" if flag else "D",
             "rare": "yes" if rng.random() < 0.2 else "no",
             "several": "x;y" if flag and color == "red" else "y" if flag else "z",
             "number": 1e6 + 1e4 * ((amount - 1.7e9) / 1e3 + flag),
@@ -57,51 +55,33 @@ def write(path, rows):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    return rows
-
-
-def sklearn_rows(name):
-    import sklearn.datasets
-
-    frame = getattr(sklearn.datasets, f"load_{name}")(as_frame=True).frame
-    return [
-        {str(key): float(cell) for key, cell in row.items()} for row in frame.to_dict("records")
-    ]
 
 
 INPUTS = "data.columns=[amount,big,count,color,flag,time,zone,value]"
-MIXED = [INPUTS, "data.reading.missing=[none]"]
-RUNS = {  # name -> rows, overrides
-    "wine": ("wine", ["data.target=target", "data.task=single"]),
-    "diabetes": ("diabetes", ["data.target=target"]),
-    "classes": ("mixed", [*MIXED, "data.target=classes"]),
-    "threshold": ("mixed", [*MIXED, "data.target=rare", "objective=valid/f1"]),
-    "several": ("mixed", [*MIXED, "data.target=several", "data.label_delimiter=';'"]),
-    "number": ("mixed", [*MIXED, "data.target=number", "model.folds=1"]),
-    "one column": ("mixed", ["data.columns=[color]", "data.target=classes"]),
+RUNS = {
+    "classes": ["data.target=classes"],
+    "threshold": ["data.target=rare", "objective=valid/f1"],
+    "several": ["data.target=several", "data.label_delimiter=';'"],
+    "number": ["data.target=number", "model.folds=1"],
+    "one column": ["data.columns=[color]", "data.target=classes"],
 }
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sources")
-    rows = {"wine": sklearn_rows("wine"), "diabetes": sklearn_rows("diabetes")}
-    rows["mixed"] = list(mixed_rows())
-    for name, each in rows.items():
-        write(folder / f"{name}.csv", each)
-    return folder, rows
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "mixed.csv"
+    write(path, mixed_rows())
+    return path
 
 
 @pytest.fixture(scope="module", params=RUNS)
-def exported(request, sources, tmp_path_factory):
+def exported(request, source, tmp_path_factory):
     """The run, the file, and rows to predict."""
-    folder, rows = sources
-    name, overrides = RUNS[request.param]
     run = tmp_path_factory.mktemp("run") / "run"
-    train(run, folder / f"{name}.csv", *overrides)
+    train(run, source, INPUTS, "data.reading.missing=[none]", *RUNS[request.param])
     out = run / "model.onnx"
     assert main(["onnx", f"run={run}", f"out={out}"]) == 0
-    return run, out, rows[name]
+    return run, out, list(mixed_rows())
 
 
 def train(run, source, *overrides):
@@ -205,24 +185,6 @@ def test_the_file_says_what_it_is_and_is_the_same_again(exported, tmp_path):
     assert (tmp_path / "new" / "again.onnx").read_bytes() == out.read_bytes()
 
 
-def test_the_documented_lines_predict(sources, tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "how_to" / "interop.md").read_text().partition("## ONNX")[2]
-    [lines] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    columns = ["color", "flag", "amount"]
-    source = sources[0] / "mixed.csv"
-    run = tmp_path / "run"
-    train(run, source, f"data.columns=[{','.join(columns)}]", "data.target=classes")
-    assert main(["onnx", f"run={run}", f"out={tmp_path}/outputs/table.onnx"]) == 0
-    shutil.copy(source, tmp_path / "my.csv")
-    open_session(tmp_path / "outputs" / "table.onnx")
-    monkeypatch.chdir(tmp_path)
-    values = {}
-    exec(lines, values)
-    _, expected = predictions(run, sources[1]["mixed"])
-    np.testing.assert_allclose(values["probabilities"], expected.values, rtol=0, atol=ATOL)
-    assert values["label"].tolist() == expected.columns()["label"]
-
-
 @pytest.mark.parametrize("part", PARTS)
 def test_the_parts_of_a_time_are_exact(part):
     """On the first and last days of months, of leap years and of centuries."""
@@ -249,13 +211,12 @@ def test_the_parts_of_a_time_are_exact(part):
     assert values[:, 0].tolist() == [PARTS[part](time) for time in times]
 
 
-def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(sources, tmp_path, capsys):
-    folder, _ = sources
+def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(source, tmp_path, capsys):
     out = tmp_path / "model.onnx"
     texts = [{"words": f"a text of {row} words", "kind": "ab"[row % 2]} for row in range(60)]
     write(tmp_path / "texts.csv", texts)
     train(tmp_path / "texts", tmp_path / "texts.csv", "data.target=kind")
-    bert = ["model=bert", "data=table", f"data.source={folder}/wine.csv", "data.target=target"]
+    bert = ["model=bert", "data=table", f"data.source={source}", "data.target=classes"]
     short = ["trainer.max_steps=2", "trainer.eval_every=2", f"hydra.run.dir={tmp_path}/bert"]
     done = run_here(*tiny_overrides(*bert, "data.tokenizer.vocab_size=300", *short))
     assert done.returncode == 0, done.stderr

@@ -128,7 +128,7 @@ def test_published_weights_are_named_only_while_they_are_those_below_the_adapter
     parameters = {
         path: array
         for path, array in named_parameters(source.model).items()
-        if array.dtype == mx.float32
+        if array.dtype == mx.float32 and ".layers.1." not in path
     }
     assert is_named(source, 0)
     frozen = {path for path in parameters if path in frozen_parameters(source.model)}

@@ -36,6 +36,7 @@ def published(text, tmp_path_factory):
     return folder / "model"
 
 
+@pytest.mark.slow
 def test_a_resume_that_only_trains_further_keeps_the_base(text, published, tmp_path):
     run = train(
         tmp_path / "run",

@@ -88,14 +88,3 @@ def test_adapters_on_a_published_folder(text, tmp_path):
     out = export(run, tmp_path / "peft")
     assert base_of(out) == f"{tmp_path}/published"
     compare(run, out, transformers.AutoModelForCausalLM, base_of(out))
-
-
-def test_a_classifier_on_a_published_folder(tmp_path):
-    """It has a classifier of its own."""
-    first = train_without_adapters(tmp_path / "first", "model=bert")
-    assert main(["hf", f"run={first}", f"out={tmp_path}/published"]) == 0
-    options = ["model=bert", f"model.pretrained={tmp_path}/published", "model/adapter=lora"]
-    run = train(tmp_path / "run", *options, without=SIZES)
-    out = export(run, tmp_path / "peft")
-    assert base_of(out) == f"{tmp_path}/published"
-    compare(run, out, transformers.AutoModelForSequenceClassification, base_of(out))

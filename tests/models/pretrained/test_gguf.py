@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.errors import DataError
+from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.models.pretrained.gguf import BFLOAT16, BLOCKS, read_gguf
 
 
@@ -81,7 +81,13 @@ def test_numbers_of_bfloat16_are_read_as_they_are(path):
         assert mx.array_equal(arrays[name], expected)
 
 
-def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+def test_a_pipe_and_another_file_are_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "p.gguf")
     with pytest.raises(DataError, match="expected a regular file"):
         read_gguf(tmp_path / "p.gguf")
+    with pytest.raises(InputNotFoundError):
+        read_gguf(tmp_path / "none.gguf")
+    for data in (b"GGUF\3\0\0\0\7", b"PK\3\4 something else"):
+        (tmp_path / "x.gguf").write_bytes(data)
+        with pytest.raises(DataError, match="not a"):
+            read_gguf(tmp_path / "x.gguf")

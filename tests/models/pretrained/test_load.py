@@ -125,69 +125,30 @@ def test_bert_weights_load_by_both_sets_of_names(tmp_path, encoder, prefix, gamm
     np.testing.assert_array_equal(np.array(loaded.pooler.weight), np.array(encoder.pooler.weight))
 
 
-def test_the_file_of_the_usual_name_is_the_one(tmp_path, encoder):
-    folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
-    for name in ("a_copy", "z_copy"):
-        copy = {"pooler.dense.bias": mx.zeros((32,))}
-        mx.save_safetensors(str(tmp_path / f"{name}.safetensors"), copy)
-    np.testing.assert_array_equal(load_bert(folder).pooler.bias, encoder.pooler.bias)
-
-
-def test_an_untied_llama_without_its_head_fails(tmp_path, decoder):
-    with pytest.raises(DataError, match=r"lm_head\.weight is missing"):
-        load_model("transformer", write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG))
-
-
-def test_shards_are_read_by_their_index(tmp_path, encoder):
-    arrays = bert_arrays(encoder)
-    names = list(arrays)
-    parts = {"a.safetensors": names[:9], "b.safetensors": names[9:]}
+def test_only_shards_of_the_index_within_the_folder_are_read(tmp_path, encoder):
     unread = {"task_specific_params": {"max_length": 10**30, "penalty": math.inf}}
-    for name, part in parts.items():
-        write(tmp_path, {key: arrays[key] for key in part}, BERT_CONFIG | unread, name)
-    index = {"weight_map": {key: name for name, part in parts.items() for key in part}} | unread
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    arrays = bert_arrays(encoder)
+    write(tmp_path, arrays, BERT_CONFIG | unread, "a.safetensors")
     other = {"of.another.layout": mx.ones((2,))}
     mx.save_safetensors(str(tmp_path / "consolidated.safetensors"), other)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(arrays, "a.safetensors")} | unread))
     assert_same_weights(load_bert(str(tmp_path)), encoder)
-    (tmp_path / "b.safetensors").unlink()
-    with pytest.raises(InputNotFoundError, match=r"not found: b\.safetensors"):
+    (tmp_path / "a.safetensors").unlink()
+    with pytest.raises(InputNotFoundError, match=r"not found: a\.safetensors"):
         load_bert(str(tmp_path))
-    index = {"weight_map": {"x": "../b.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    index.write_text(json.dumps({"weight_map": {"x": "../b.safetensors"}}))
     with pytest.raises(NotAllowedError, match="outside its folder"):
         load_bert(str(tmp_path))
 
 
-def test_the_masked_head_of_bert_loads(tmp_path, encoder):
-    own = {
-        "cls.predictions.transform.dense.weight": mx.random.normal((32, 32)),
-        "cls.predictions.transform.dense.bias": mx.random.normal((32,)),
-        "cls.predictions.transform.LayerNorm.gamma": mx.random.normal((32,)),
-        "cls.predictions.transform.LayerNorm.beta": mx.random.normal((32,)),
-        "cls.predictions.bias": mx.random.normal((50,)),
-        "cls.predictions.decoder.weight": encoder.embedding.weight,
-        "cls.seq_relationship.weight": mx.ones((2, 32)),
-    }
-    head = load_model(
-        "bert", write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG)
-    ).head
-    transform, norm = head.transform, head.norm
-    leaves = [transform.weight, transform.bias, norm.weight, norm.bias, head.bias]
-    for loaded, expected in zip(leaves, own.values(), strict=False):
-        np.testing.assert_array_equal(np.array(loaded), np.array(expected))
-
-
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
-def test_a_missing_head_starts_at_random_with_a_warning(tmp_path, encoder, family):
+def test_a_missing_head_starts_at_random_with_a_warning_and_a_classifier_needs_none(
+    tmp_path, encoder, family
+):
     folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
     with pytest.warns(UserWarning, match=r"no bias, norm\.bias, .* initialized at random"):
         load_model(family, folder)
-
-
-@pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
-def test_a_classifier_needs_no_pretrained_head(tmp_path, encoder, family):
-    folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = load_model(family, folder, kind="classification")
@@ -208,15 +169,11 @@ def test_with_an_adapter_what_is_not_pretrained_trains(tmp_path, encoder, family
     saved = architecture_of(node, 50)
     again = build_model(saved.node, kind="classification", num_classes=2, vocab_size=50)
     assert trainable_names(again) == names, "a resumed run trains the same weights"
-    with (
-        pytest.warns(UserWarning, match="initialized at random"),
-        pytest.raises(ConfigError, match=r"train: .*\[head\]"),
-    ):
-        load_model(family, folder, adapter=adapter)
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", ["pooler.dense.bias", "cls.predictions.bias"])
+@pytest.mark.parametrize(
+    ("name", "number"), [("pooler.dense.bias", math.nan), ("cls.predictions.bias", -math.inf)]
+)
 def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path, encoder, name, number):
     arrays = bert_arrays(encoder) | {"cls.predictions.bias": mx.zeros((50,))}
     arrays[name] = mx.concatenate([arrays[name][:-1], mx.array([number])])
@@ -242,11 +199,7 @@ def test_a_model_without_pooler_pools_without_one(tmp_path, encoder, option, poo
     ("name", "array", "fault"),
     [
         ("pooler.dense.weight", None, r"pooler\.weight is missing$"),
-        (
-            "encoder.layer.1.output.LayerNorm.bias",
-            None,
-            r"layers\.1\.feed_forward_norm\.bias is missing$",
-        ),
+        ("encoder.layer.1.output.LayerNorm.bias", None, r"1\.feed_forward_norm\.bias is missing$"),
         ("pooler.dense.bias", mx.zeros(31), r"pooler\.bias has shape \(31,\), expected \(32,\)"),
     ],
 )
@@ -275,19 +228,15 @@ def test_unknown_weights_are_reported_outside_the_layers_and_refused_within(tmp_
         ("bert", {"hidden_act": "gelu_new"}, {}, "hidden_act is gelu_new, only gelu or relu"),
         ("bert", {"position_embedding_type": "relative_key"}, {}, "position_embedding_type is"),
         ("bert", {"model_type": "electra"}, {}, "of type electra; model=bert loads bert, roberta"),
-        ("bert", {"vocab_size": 49}, {}, "has 49 tokens, fewer than the tokenizer's 50"),
+        ("bert", {"vocab_size": 49}, {}, "has 49 tokens, fewer than"),
         ("bert", {}, {"position_embedding": "rope"}, "model.position_embedding=learned"),
-        ("bert", {}, {"pre_norm": True}, "model.pre_norm=false"),
         ("bert", {}, {"mlp_type": "swiglu"}, "no gated model.mlp_type"),
         ("transformer", {"mlp_bias": True}, {}, "mlp_bias is True"),
         ("transformer", {"rope_parameters": {"rope_type": "yarn"}}, {}, "of type yarn"),
         ("transformer", {"rope_parameters": {"rope_theta": "big"}}, {}, "rope_theta is big"),
-        ("transformer", {"hidden_act": "gelu"}, {}, "hidden_act is gelu"),
         ("transformer", {"rope_scaling": LLAMA3, "hidden_size": 10**9}, {}, "at most 65536"),
         ("transformer", {"model_type": "gemma2"}, {}, "of type gemma2; model=transformer loads"),
         ("transformer", {}, {"position_embedding": "learned"}, "model.position_embedding=rope"),
-        ("transformer", {}, {"norm_type": "layer"}, "model.norm_type=rms"),
-        ("transformer", {}, {"mlp_type": "gelu"}, "model.mlp_type=swiglu"),
     ],
 )
 def test_what_an_architecture_lacks_is_refused(tmp_path, family, change, option, fault):
@@ -320,7 +269,7 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
         ("[]", DataError, "expected dict"),
         ("{}", DataError, "'hidden_size' is missing"),
         (json.dumps(BERT_CONFIG | {"hidden_size": "32"}), DataError, "hidden_size: expected int"),
-        (json.dumps(BERT_CONFIG | {"num_hidden_layers": 10**8}), DataError, "num_hidden_layers: "),
+        (json.dumps(BERT_CONFIG | {"num_hidden_layers": 10**8}), DataError, "num_hidden_layers"),
         (json.dumps(LLAMA_CONFIG | {"head_dim": 10**9}), DataError, "all heads together: "),
         ('{"auto_map": {"AutoModel": "x.py"}}', NotAllowedError, "run code of its own"),
     ],
@@ -336,10 +285,7 @@ def test_a_faulty_config_is_one_line(tmp_path, text, fault, words):
     ("family", "key", "size"),
     [
         ("bert", "hidden_size", 10**9),
-        ("bert", "intermediate_size", 10**9),
-        ("bert", "vocab_size", 10**9),
         ("bert", "max_position_embeddings", 10**9),
-        ("transformer", "hidden_size", 10**9),
         ("transformer", "vocab_size", 10**9),
         ("transformer", "head_dim", 10**8),
         ("transformer", "num_hidden_layers", 9),
@@ -356,47 +302,17 @@ def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(
 
 
 def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
-    for name in (str(tmp_path / "nowhere"), "nowhere", "./a", "a/b/c"):
-        with pytest.raises(InputNotFoundError, match="no such folder"):
-            resolve(name)
+    (tmp_path / "models").mkdir()
     (tmp_path / "outputs" / "tuned").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tuned.gguf").touch()
     (tmp_path / "rows.jsonl").touch()
     for name, fault in [
+        *((name, "no such folder") for name in ("nowhere", "./a", "a/b/c", "models/tuned")),
         ("outputs/tunned", r"no such folder.*; did you mean outputs/tuned\?"),
-        ("tuned.guf", r"no such folder.*; did you mean tuned.gguf\?"),
         ("rows.jsonl", r"a file, expected a GGUF file"),
     ]:
         with pytest.raises(InputNotFoundError, match=f"={name}: {fault}"):
             resolve(name)
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ServiceUnavailableError, match=r"for hub ids: pip install -e '.*\[hub\]'"):
-        resolve("owner/name")
-
-
-@pytest.mark.parametrize("name", ["models/tuned", "outputs/tuned", "multirun/tuned"])
-def test_a_missing_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch, name):
-    (tmp_path / "models").mkdir()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputNotFoundError, match=rf"model.pretrained={name}: no such folder"):
-        resolve(name)
-
-
-def test_a_folder_without_a_model_is_refused_with_the_files_and_the_folder_that_has_them(tmp_path):
-    (tmp_path / "model").mkdir()
-    with pytest.raises(InputNotFoundError, match=r"config\.json not found"):
-        resolve(str(tmp_path))
-    (tmp_path / "model" / "config.json").write_text("{}")
-    assert resolve(str(tmp_path / "model")) == tmp_path / "model"
-
-
-def test_a_failed_download_is_one_line(monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
-
-    def refuse(*_, **__):
-        raise ConnectionError("long story")
-
-    monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(ServiceUnavailableError, match=r"owner/name: .*\(ConnectionError\)"):
         resolve("owner/name")

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.evaluation.parts.initial_weights import find_weights
-from mlxlab.models.build import build_model, build_pretrained_model
+from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.pretrained.family import BERT
 from mlxlab.models.pretrained.load import read_shape
 
@@ -99,11 +98,6 @@ def test_a_variant_that_the_encoder_lacks_is_refused_by_its_key(tmp_path, saved,
         read_shape(write(tmp_path, {}, config | change), {"_target_": BERT}, 24)
 
 
-def test_an_option_that_contradicts_it_is_refused(tmp_path, saved):
-    with pytest.raises(ConfigError, match=r"has model\.mlp_type=geglu"):
-        read_shape(write(tmp_path, {}, saved[0]), {"_target_": BERT, "mlp_type": "swiglu"}, 24)
-
-
 @pytest.mark.parametrize(
     ("name", "array", "fault"),
     [
@@ -132,14 +126,3 @@ def test_a_classifier_pools_as_published_unless_told_otherwise(tmp_path, saved, 
     assert read_shape(folder, node, 24)["pooling"] == pooling
     assert read_shape(folder, {**node, "pooling": "dense"}, 24)["pooling"] == pooling
     assert "pooling" not in read_shape(folder, {**node, "pooling": "mean"}, 24)
-
-
-def test_init_from_takes_its_weights_for_a_model_of_the_same_options(tmp_path, saved):
-    folder = write(tmp_path, saved[1], saved[0])
-    published = build_pretrained_model(folder, 24)
-    node = {"_target_": BERT, "dropout": 0.0, **read_shape(folder, {"_target_": BERT}, 24)}
-    del node["vocab_size"]
-    model = build_model(node, kind="language_modelling", vocab_size=24, seed=0).eval()
-    find_weights(str(folder)).load_into(model, node, min_match=1.0)
-    tokens = mx.array([[5, 9, 3, 7, 4]])
-    assert mx.array_equal(model(tokens, tokens > 0), published(tokens, tokens > 0))

@@ -13,7 +13,6 @@ from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.models.build import architecture_of, build_model
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.zoo.architectures import architectures
 from support.zoo import CONFIGS, V
 
 pytest.importorskip("mlx_lm", reason="needs the extra zoo")
@@ -82,23 +81,6 @@ def test_generation_in_batches_is_generation_row_by_row(name, tokenizer):
         return parts
 
     assert texts(3) == texts(1)
-
-
-def test_weights_are_a_function_of_the_seed():
-    first, again = named_parameters(new("llama")), named_parameters(new("llama"))
-    for name, leaf in first.items():
-        np.testing.assert_array_equal(np.array(leaf), np.array(again[name]), err_msg=name)
-
-
-def test_adapters_leave_the_logits_and_are_all_that_trains():
-    from mlxlab.models.adapters.freeze import trainable_names
-
-    adapter = {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "alpha": 4.0, "dropout": 0.0}
-    plain, adapted, batch = new("llama"), new("llama", adapter=adapter), rows()
-    np.testing.assert_array_equal(np.array(plain(*batch)), np.array(adapted(*batch)))
-    names = trainable_names(adapted)
-    assert len(names) == 2 * 2 * 7  # q, k, v, o, gate, up, down
-    assert all(".lora_" in name for name in names)
 
 
 @pytest.fixture
@@ -183,16 +165,3 @@ def test_a_config_that_fits_nothing_gets_one_line(change, message):
     with pytest.raises(ConfigError, match=message) as error:
         build_model(node, kind="language_modelling", vocab_size=V)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("config", [None, 3, {}])
-def test_what_is_no_config_gets_one_line(config):
-    with pytest.raises(ConfigError, match=r"^model\.config: expected [^\n]*$"):
-        build_model({"_target_": TARGET, "config": config}, kind="language_modelling", vocab_size=V)
-
-
-def test_there_are_the_architectures_of_the_package():
-    names = architectures()
-    assert len(names) > 100
-    assert {"llama", "qwen3", "mamba"} <= set(names)
-    assert not {"base", "cache", "switch_layers"} & set(names)

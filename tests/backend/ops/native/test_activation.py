@@ -25,14 +25,6 @@ def _machine(monkeypatch, tmp_path):
     state.use(before)
 
 
-def test_the_text_of_a_set_holds_its_digest_and_features():
-    assert (str(MLX), str(NATIVE)) == ("none", "native 0123456789abcdef avx512,bf16")
-    state.use(NATIVE)
-    assert state.is_active()
-    state.deactivate()
-    assert (state.is_active(), state.current()) == (False, MLX)
-
-
 @pytest.mark.parametrize(("config", "variable"), [("off", ""), ("require", "off"), ("auto", "off")])
 def test_off_returns_to_the_kernels_of_mlx_and_says_nothing(monkeypatch, caplog, config, variable):
     state.use(NATIVE)
@@ -63,14 +55,6 @@ def test_a_wrong_variable_is_refused(monkeypatch):
     for act in (lambda: activate("auto"), activate_for_inference):
         with pytest.raises(ConfigError, match=r"^MLXLAB_NATIVE=on: expected one of auto, off"):
             act()
-
-
-def test_inference_starts_no_build_and_says_nothing(monkeypatch, caplog, tmp_path):
-    caplog.set_level("INFO")
-    monkeypatch.setenv("CXX", "sh")
-    assert activate_for_inference() == MLX
-    assert not caplog.text
-    assert not list(tmp_path.iterdir())
 
 
 def test_on_a_gpu_there_are_none(monkeypatch, caplog, tmp_path):

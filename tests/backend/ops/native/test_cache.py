@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mlxlab.backend.ops.native.build import Cache, default_folder
+from mlxlab.backend.ops.native.build import Cache
 from mlxlab.backend.ops.native.toolchain import KernelsUnavailable
 
 KEY = "0123456789abcdef01234567"
@@ -54,16 +54,3 @@ def test_a_folder_that_others_could_have_written_is_refused(cache, spoil, messag
         with pytest.raises(KernelsUnavailable, match=message) as refused:
             act()
         assert str(refused.value).startswith(f"{cache.folder}: ")
-
-
-def test_a_removed_library_is_built_again(cache):
-    cache.path(KEY, "so").unlink()
-    assert not cache.was_built(KEY)
-
-
-def test_the_folder_is_below_xdg_cache_home(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "mlxlab" / "native"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, by its specification
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert str(default_folder()) == "/home/someone/.cache/mlxlab/native"

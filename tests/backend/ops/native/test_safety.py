@@ -134,6 +134,7 @@ def test_what_the_kernels_do_not_take_is_computed_by_mlx():
     assert gelu(mx.zeros((0, 3))).shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_a_program_may_end_while_a_kernel_computes():
     done = run("x = mx.random.normal((4000, 2000)); mx.async_eval(kernels.linear(x, x))")
     assert (done.returncode, done.stderr) == (0, "")

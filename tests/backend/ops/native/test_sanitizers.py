@@ -51,6 +51,7 @@ def _file_of(toolchain, library):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native")
 @pytest.mark.parametrize(("flags", "arguments"), [(("-fsanitize=thread",), ()), ((), ("fork",))])
 def test_loops_on_threads_do_every_index_once(tmp_path, flags, arguments):

@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import stat
 import subprocess
 import time
 from dataclasses import replace
@@ -13,9 +12,7 @@ import pytest
 from mlxlab.backend.ops.native import toolchain
 from mlxlab.backend.ops.native.toolchain import (
     KernelsUnavailable,
-    find_compiler,
     find_toolchain,
-    read_cpu,
 )
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="the kernels are for Linux")
@@ -66,35 +63,6 @@ def test_another_source_flag_compiler_processor_or_mlx_is_another_key(sources, c
     keys.add(find_toolchain().key)
     assert len(keys) == 8
     assert len(digests) == 3
-
-
-def test_the_processor_to_compile_for_can_be_chosen(monkeypatch, compiler):
-    monkeypatch.setenv("MLXLAB_NATIVE_ARCH", "x86-64-v3")
-    assert find_toolchain().flags[-1].endswith("=x86-64-v3")
-
-
-def test_the_processor_is_read_without_values_that_change():
-    cpu = read_cpu()
-    assert "flags" in cpu or "Features" in cpu
-    assert "cpu MHz" not in cpu
-
-
-@pytest.mark.parametrize("setting", ["no-such-compiler -O1", "'unfinished"])
-def test_a_compiler_that_cannot_be_called_is_named(monkeypatch, setting):
-    monkeypatch.setenv("CXX", setting)
-    with pytest.raises(KernelsUnavailable, match=r"^CXX="):
-        find_compiler()
-
-
-def test_the_first_compiler_on_the_path_is_used(monkeypatch, tmp_path):
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(KernelsUnavailable, match=r"^no C\+\+ compiler \(g\+\+, clang"):
-        find_compiler()
-    for name in ("c++", "clang++"):
-        (tmp_path / name).touch()
-        (tmp_path / name).chmod(stat.S_IRWXU)
-        assert find_compiler() == (str(tmp_path / name),)
 
 
 @pytest.mark.parametrize(
