@@ -37,13 +37,6 @@ def test_the_first_line_of_a_resume_names_the_run_that_continues(tmp_path, monke
     assert [text.partition(" in ")[0] for text in shown] == ["mine", tmp_path.name, "other"]
 
 
-def test_a_pipe_gets_no_line_of_a_quick_start(tmp_path, capsys):
-    configure_logging()
-    with announce(CFG, tmp_path):
-        pass
-    assert capsys.readouterr() == ("", "")
-
-
 LOADED = [{"pretrained": "minilm"}, {"init_from": "outputs/x"}]
 
 

@@ -20,11 +20,8 @@ def test_another_batch_size_does_not_shorten_a_run_that_is_resumed(tmp_path):
 
 
 def epochs(folder):
-    return (
-        CheckpointStore(folder / "run" / "checkpoints")
-        .load(read_only=True)
-        .state["metadata"]["epochs"]
-    )
+    store = CheckpointStore(folder / "run" / "checkpoints")
+    return store.load(read_only=True).state["metadata"]["epochs"]
 
 
 def test_a_run_shorter_than_its_steps_was_ended_by_another_limit():

@@ -22,8 +22,7 @@ WHOLE = [cosine(2, 0.0, peak=1e-3, steps=4)(mx.array(step)).item() for step in r
 
 
 def train(folder, *overrides):
-    finished = succeed_here(*overrides, f"hydra.run.dir={folder}")
-    return finished
+    return succeed_here(*overrides, f"hydra.run.dir={folder}")
 
 
 def rates(folder):
@@ -75,7 +74,6 @@ def test_a_run_that_had_not_ended_has_the_longer_schedule(finished, tmp_path):
 
 
 def test_a_constant_rate_stays_constant(tmp_path):
-    settings = [*SETTINGS, "trainer/schedule=constant"]
-    train(tmp_path, *settings)
+    train(tmp_path, *SETTINGS, "trainer/schedule=constant")
     train(tmp_path, "resume=auto", "trainer.max_steps=8")
     assert rates(tmp_path)[1:] == pytest.approx([1e-3] * 7)
