@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from support.processes import environment
 
 
@@ -33,20 +31,3 @@ def test_a_crash_of_mlx_is_reported_beside_all_else(tmp_path):
     assert faults == {"MLX": "error", "compiler": "warning"}
     assert findings.keys() - faults == {"Python", "packages", "config files"}
     assert "-11" in findings["MLX"]["value"]
-
-
-@pytest.mark.fault_injection
-def test_a_package_that_hangs_costs_its_check_only(tmp_path):
-    hangs = {"mlx/__init__.py": "", "mlx/core.py": "import time; time.sleep(1000)"}
-    code, findings = doctor(tmp_path, "timeout=20", packages=hangs)
-    assert code == 69
-    assert [name for name, each in findings.items() if each["status"] == "error"] == ["MLX"]
-
-
-@pytest.mark.fault_injection
-def test_a_package_without_its_library_is_an_error_with_the_command_that_installs_it(tmp_path):
-    broken = {"mlx/__init__.py": "raise ImportError('no libmlx.so')"}
-    code, findings = doctor(tmp_path, packages=broken)
-    assert code == 69
-    assert "no libmlx.so" in findings["MLX"]["value"]
-    assert "[cpu]" in findings["MLX"]["value"]
