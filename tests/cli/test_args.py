@@ -122,11 +122,6 @@ def test_a_wrong_argument_is_named_with_what_was_expected(example, args, message
     assert named == ["rnu=a", "cuont=4", "mode=fist"], "and run is not missing too"
 
 
-def test_launch_runs_train(capfd):
-    assert main.main(["launch", "nproc=1", "--cfg", "job"]) == 0
-    assert "_target_: mlxlab.training.trainer.Trainer" in capfd.readouterr().out
-
-
 @pytest.mark.parametrize(
     "subcommand", [subcommand for subcommand in main.subcommands() if subcommand != "train"]
 )

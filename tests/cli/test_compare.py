@@ -120,13 +120,6 @@ def test_the_best_evaluation_has_all_metrics(tmp_path, capsys):
         metric_of(run, "valid/f1", "last")
 
 
-def test_the_first_method_is_the_baseline_unless_another_is_named(methods, capsys, tmp_path):
-    both = [f"alone={methods}/alone", f"better={methods}/better", f"out={tmp_path}/out", "--json"]
-    for more, expected in (([], "alone"), (["baseline=better"], "better")):
-        assert main([*both, *more]) == 0
-        assert json.loads(capsys.readouterr().out)["against"] == expected
-
-
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [

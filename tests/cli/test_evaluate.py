@@ -10,7 +10,6 @@ import pytest
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.record.run_file import read_run
-from mlxlab.schema.metric_names import BY_TASK
 from mlxlab.views.numbers import number, title
 from support.commands import command
 from support.processes import run_here, succeed_here, tiny_overrides
@@ -106,17 +105,6 @@ def test_bits_per_byte_are_the_loss_in_bits_over_the_bytes_read(runs, capsys):
     first = len(load_tokenizer(runs / "language" / "inference").decode(tokens[:1]))
     expected = total / math.log(2) / (len("embarked at") - first)
     assert metrics["bits per byte"] == pytest.approx(expected, rel=1e-3)
-
-
-def test_a_classifier_is_evaluated_on_a_csv_file(runs, capsys):
-    rows = [row._replace(age=30.5, ticket="x") for row in real_rows()[:50]]
-    (runs / "rows.csv").write_text(csv_text(rows))
-    assert main([f"run={runs / 'titanic'}", f"data.source={runs / 'rows.csv'}"]) == 0
-    shown = capsys.readouterr()
-    assert "a training row of this run" not in shown.err  # other ages
-    assert re.search(r"\| accuracy +\| +0\.\d+ \| 0\.\d+ to 0\.\d+ \|", shown.out)
-    metrics = evaluate(capsys, f"run={runs / 'titanic'}", f"data.source={runs / 'rows.csv'}")
-    assert len(metrics) == len(BY_TASK["classification"])
 
 
 def test_rows_that_the_model_was_trained_on_are_counted(runs, capsys):

@@ -138,19 +138,3 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert main(["data", "data.target=kind"]) == 2
     assert capsys.readouterr().err.startswith("data.source=")
-
-
-def test_the_type_of_each_column_is_shown_and_a_fault_is_named(tmp_path, capsys):
-    rows = [{"day": "2024-05-01", "gaps": n, "b": n % 2, "z": f"0{n}"} for n in range(60)]
-    for row in rows[::3]:
-        row["gaps"] = "NA"
-    source = f"data.source={write_csv(tmp_path / 'own.csv', rows)}"
-    assert main(["data", source, "--json"]) == 0
-    columns = json.loads(capsys.readouterr().out)["columns"]
-    assert [each["name"] for each in columns] == ["day", "gaps", "b", "z"]
-    assert [each["type"] for each in columns] == ["datetime", "integer", "integer", "text"]
-    assert "own.csv:2: column 'gaps': expected a finite number" in columns[1]["fault"]
-    chosen = ["data.target=b", "data.types={gaps: category, z: category}", "--json"]
-    assert main(["data", source, *chosen]) == 0
-    columns = json.loads(capsys.readouterr().out)["columns"]
-    assert [each["type"] for each in columns] == ["datetime", "category", "integer", "category"]

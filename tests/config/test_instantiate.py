@@ -108,19 +108,3 @@ def test_a_component_of_another_kind_is_refused_before_it_is_built(key, target):
 def test_an_unregistered_function_of_the_same_module_is_refused(module):
     with pytest.raises(NotAllowedError, match="not an allowed target"):
         instantiate({"_target_": f"{module}.decorated"})
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ("model/adapter=lora model.adapter.rank=0", "rank=0: expected a whole number >= 1"),
-        ("model.adapter.rank=16", "there is dora, lora, none, qlora"),
-        ("model/adapter=lora +model.adapter.ranks=8", "did you mean model.adapter.rank?"),
-        ("model.quantization.bits=7", "expected one of 2, 3, 4, 5, 6, 8 or null, got 7"),
-        ("+model.freezes=[a]", "unknown key; did you mean model.freeze?"),
-        ("+model.adapter._target_=mlxlab.models.options.Quantization", "of kind LoRA"),
-    ],
-)
-def test_every_model_has_the_options_of_a_model(overrides, message):
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        compose(overrides.split())

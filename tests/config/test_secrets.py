@@ -5,7 +5,6 @@ import pytest
 from mlxlab.cli.command import parse_args
 from mlxlab.config.check import read_environment
 from mlxlab.errors import ConfigError
-from mlxlab.terminal.redact import why_refused
 from support.configs import line, user_config  # noqa: F401
 
 OVERRIDES = [
@@ -48,18 +47,6 @@ def test_an_option_that_may_be_a_secret_is_named_without_its_value():
     with pytest.raises(ConfigError) as caught:
         parse_args(["--api-token=hunter2"], "mlxlab.cli.verify.verify")
     assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("address", "variable"),
-    [
-        ("s3://AKIA:hunter2@bucket/p", "AWS_SECRET_ACCESS_KEY"),
-        ("az://bucket?sig=hunter2", "AZURE_STORAGE_SAS_TOKEN"),
-        ("https://me:hunter2@host", "HF_TOKEN"),
-    ],
-)
-def test_the_refusal_of_an_address_names_the_variables_of_its_service(address, variable):
-    assert variable in why_refused(address)
 
 
 def test_credentials_in_a_config_file_are_refused_unseen(line, user_config):

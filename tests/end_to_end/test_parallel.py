@@ -8,7 +8,6 @@ import signal
 import time
 from contextlib import suppress
 
-import mlx.core as mx
 import numpy as np
 import psutil
 import pytest
@@ -17,7 +16,7 @@ from mlxlab.checkpoint.store import load_named
 from mlxlab.data.batch import Batch
 from mlxlab.past_runs.run_lock import read_lock
 from mlxlab.record.run_file import read_run
-from mlxlab.training.distributed.process_group import ProcessGroup, bucket_leaves
+from mlxlab.training.distributed.process_group import ProcessGroup
 from support.models import assert_close, assert_same
 from support.processes import (
     final_state,
@@ -142,13 +141,6 @@ def test_a_signal_at_any_instant_of_a_launch_loses_nothing(launched, tmp_path, s
     process.communicate(timeout=120)
     succeed("nproc=2", *settings, script="launch")
     assert_same(load_named("step-6", tmp_path / "run").weights, launched(2)[2])
-
-
-def test_leaves_are_reduced_in_few_buckets_and_none_is_lost():
-    leaves = [(str(i), mx.zeros((size,))) for i, size in enumerate([5, 1 << 23, 7, 1 << 24, 3])]
-    groups = bucket_leaves(leaves)
-    assert [name for group in groups for name, _ in group] == [name for name, _ in leaves]
-    assert [len(group) for group in groups] == [1, 1, 1, 1, 1] or len(groups) < len(leaves)
 
 
 def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():

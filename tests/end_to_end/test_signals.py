@@ -1,4 +1,4 @@
-"""Signals, beyond what `test_run_resume` shows: SLURM, and what is left behind."""
+"""Signals, beyond what `test_resume` shows: SLURM, and what is left behind."""
 
 import importlib
 import os
@@ -98,28 +98,6 @@ def test_a_signal_during_an_import_is_raised_after_it(tmp_path, monkeypatch, sen
     finally:
         handler.stop()
     assert sys.modules["half_imported"].finished
-
-
-def test_an_interrupt_that_is_repeated_is_no_second_ctrl_c(monkeypatch):
-    """The thread may ask again while the main thread, in an import, handles what it asked for before."""
-    handler = SignalHandler(requeue=False)
-    handler.ends_preparation = True
-
-    def handle_twice(number):
-        for _ in range(2):
-            signal.getsignal(number)(number, None)
-        handler.ends_preparation = False
-
-    monkeypatch.setattr(signals, "_is_importing", lambda _frame: True)
-    monkeypatch.setattr(signals._thread, "interrupt_main", handle_twice)
-    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(f"ended with exit code {code}"))
-    handler.start()
-    try:
-        handler._receive(signal.SIGINT)
-        handler._end_preparation()
-    finally:
-        handler.stop()
-    assert handler.received == [signal.SIGINT]
 
 
 def import_and_wait(name):

@@ -9,19 +9,16 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict
 
 import psutil
 import pytest
 
-from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted, RunPruned
 from mlxlab.record import provenance
 from mlxlab.record.attempts import read_now, seconds_of
 from mlxlab.record.run_file import DAMAGED, FILE, read_run, write_run
 from mlxlab.record.run_record import STATUSES, Parent, Training
 from mlxlab.run.context import set_aside_earlier_run
-from mlxlab.run.metadata import lineage
 from mlxlab.run.writer import RunWriter
 from mlxlab.views.run_view import RunView
 from support.processes import start, tiny_overrides, wait_for
@@ -162,14 +159,6 @@ def test_a_reused_process_id_does_not_make_a_dead_run_alive(tmp_path):
         record.attempts[-1].host = "elsewhere"
         write_run(tmp_path, record)
         assert read_now(tmp_path).status == "running"  # nobody here can tell
-
-
-def test_parents_are_the_runs_that_the_config_refers_to():
-    options = asdict(NO_DISTILLATION) | {"teachers": ["runs/a", "runs/b"]}
-    options["_target_"] = "mlxlab.distillation.options.DistillationOptions"
-    config = {"model": {"pretrained": "bert"}, "trainer": {"distillation": options}}
-    parents = [(each.kind, each.of) for each in lineage(config)]
-    assert parents == [("pretrained", "bert"), ("teacher", "runs/a"), ("teacher", "runs/b")]
 
 
 def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):

@@ -141,8 +141,6 @@ def test_runs_whose_folder_is_gone_are_marked_as_deleted(project):
         (["list", "sort=valid/los"], "valid/los: no such key"),
         (["list", "experiment=mlxlb"], "not in the store"),
         (["show", "rum2"], "no such run"),
-        (["diff", "run1"], "other=...: missing"),
-        (["list", "--jsn"], "did you mean json?"),
     ],
 )
 def test_a_wrong_argument_exits_with_2_and_one_line_that_names_the_nearest_valid_one(

@@ -1,13 +1,13 @@
 """A value is valid if it is what a type hint says."""
 
 from types import NoneType
-from typing import Annotated, Literal, Union
+from typing import Annotated, Literal
 
 import pytest
 
 from mlxlab.config.schema.signature import Component
-from mlxlab.config.schema.validate import Checker, describe
-from mlxlab.schema.constraints import FilePath, Gt, Lt, MaxLen, MinLen, Share, Size
+from mlxlab.config.schema.validate import Checker
+from mlxlab.schema.constraints import FilePath, Gt, Lt, MaxLen, MinLen, Size
 
 GOOD = [
     (int, 3),
@@ -60,23 +60,3 @@ def test_a_component_below_a_key_of_any_type_is_checked():
     node = {"_target_": "mlxlab.data.sources.open.Reading", "bogus": 1}
     issues = Checker({}).check_value(object, node, "key")
     assert "key.bogus" in [issue.path for issue in issues]
-
-
-@pytest.mark.parametrize(
-    ("hint", "expected"),
-    [
-        (Share | None, "a number >= 0 and < 1 or null"),
-        (Annotated[list[Literal["a", "b"]], MinLen(1)], "a list of length >= 1: one of a, b"),
-        (float | dict[str, int], "a number or a mapping of names to a whole number"),
-    ],
-)
-def test_a_type_is_described_in_words(hint, expected):
-    assert describe(hint) == expected
-
-
-def test_of_several_components_the_named_one_is_checked():
-    home = "mlxlab.extensions.curriculum.curriculum"
-    options = [Component(f"{home}.{name}") for name in ("MeasuredOrder", "CurriculumOrder")]
-    node = {"_target_": options[1].target, "alpha": 1.0, "pool": 0, "rescore_every": 1, "keep": 0.5}
-    [issue] = Checker({}).check_value(Union[*options], node, "data.order")
-    assert issue.path == "data.order.pool"
