@@ -8,11 +8,10 @@ import pytest
 from mlxlab.analysis import crossvalidation
 from mlxlab.analysis.comparison_runs import metric_of, read_finished
 from mlxlab.errors import DataError
-from mlxlab.record.run_file import read_run, write_run
+from mlxlab.record.run_file import write_run
 from mlxlab.record.run_record import Data, Model, Training
 from support.commands import command
-from support.past_run import past_run
-from support.run_records import attempt_of, blank_record, edit_run, write_result
+from support.run_records import attempt_of, blank_record, write_result
 
 main = command("compare")
 
@@ -173,26 +172,3 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     assert "this model: Better than majority class. Improvement over majority class +0." in table
     row = next(row for row in table_rows(comparison) if row[0] == "distilled")
     assert row[-5:] == ["1,000", "89.9 %", "100.0 %", "50", "3"]
-
-
-def test_settings_that_an_experiment_brings_along_are_compared_and_those_of_an_option_are_not(
-    tmp_path, capsys
-):
-    make_pair(tmp_path, seeds=1)
-    for name, width, loss in (("a", 64, "auto"), ("b", 32, "focal")):
-
-        def change(record, name=name, width=width, loss=loss):
-            record.command.overrides = ["data=titanic", f"experiment={name}"]
-            record.command.choices = {"experiment": name, "trainer/loss": loss}
-            record.config = read_run(past_run()).config
-            record.config["model"]["hidden_size"] = width
-            record.config["trainer"]["loss"]["gamma"] = width
-            record.config["data"]["batch_size"] = 8.0 if name == "a" else 8
-
-        edit_run(tmp_path / name / "0", change)
-    _, page = compare_two(tmp_path, capsys)
-    assert "3 settings, below" in page
-    written = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    differs = written["subject"]["differs"]
-    assert [*differs] == ["experiment", "trainer/loss", "model.hidden_size"]
-    assert differs["model.hidden_size"] == {"a": "64", "b": "32"}

@@ -84,20 +84,6 @@ def test_rows_are_predicted_and_evaluated_as_in_training(project, trained, tmp_p
         assert re.search(rf"\| accuracy +\| +{accuracy:.4f} \|", evaluated.stdout), evaluated
 
 
-def test_other_data_is_refused_in_one_line_where_the_encoder_reads_no_rows(
-    project, trained, tmp_path
-):
-    (tmp_path / "own_parts").mkdir()
-    code = CODE.replace("def encode_rows", "def encode")
-    (tmp_path / "own_parts" / "dataset.py").write_text(code)
-    source = f"data.source={project / 'reviews.tsv'}"
-    variables = environment(project) | {"PYTHONPATH": str(tmp_path)}
-    refused = run(f"run={trained}", source, script="evaluate", **variables)
-    assert refused.returncode == 2, refused.stderr
-    assert "own_parts.dataset.Reviews is evaluated on its validation data only" in refused.stderr
-    assert "Traceback" not in refused.stderr
-
-
 def test_a_run_folder_does_not_import_a_class_that_is_not_allowed(project, trained, tmp_path):
     (project / "hostile.py").write_text("raise SystemExit('imported')\nclass Data:\n    pass\n")
     folder = shutil.copytree(trained, tmp_path / "run")

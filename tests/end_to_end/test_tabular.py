@@ -180,26 +180,6 @@ def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
     assert "in another form" in refused.stderr
 
 
-def test_a_model_of_texts_learns_from_its_predictions_on_file(trained, source, tmp_path):
-    answers = tmp_path / "answers.csv"
-    assert not predict([f"run={trained[0]}", f"input={source}", f"output={answers}"])
-    argv = ["data=table", "model=bert", "model.hidden_size=16", "model.num_heads=2"]
-    argv += ["model.num_layers=1", "data.target=label", f"data.source={source}", "tracking=none"]
-    argv += ["trainer=distill", "trainer.max_steps=4", "trainer.log_every=1"]
-    argv += ["data.baselines=false"]
-    done = succeed_here(*argv, f"trainer.teachers=[{answers}]", f"hydra.run.dir={tmp_path}/student")
-    assert "answers.csv, predictions of 160 training rows" in done.stderr
-    alone = run_here(*argv, "trainer.teachers=[]", f"hydra.run.dir={tmp_path}/alone")
-    assert final_state(alone) != final_state(done)
-    succeed_here(f"resume={tmp_path}/student", "trainer.max_steps=6")
-    teachers = {f"{answers},{answers}": "the only teacher", trained[0]: "in another form"}
-    for number, (names, message) in enumerate(teachers.items()):
-        folder = f"hydra.run.dir={tmp_path}/{number}"
-        refused = run_here(*argv, f"trainer.teachers=[{names}]", folder)
-        assert refused.returncode != 0
-        assert message in refused.stderr
-
-
 WORDS = """
 health: physician surgeon nurse clinic patient vaccine hospital illness fever pharmacy dentist bandage ambulance
 health: diagnosis therapy antibiotic
@@ -222,7 +202,6 @@ def test_a_pretrained_encoder_reads_texts_in_words_that_no_training_row_has(tmp_
     argv = ["data=text_classification", *SETTINGS[2:], f"data.source={tmp_path}/texts.csv"]
     argv += ["model.pretrained=minilm", f"hydra.run.dir={folder}"]
     done = succeed_here(*argv)
-
     # The run has its own copy of the encoder.
     monkeypatch.setitem(PACKAGES, "minilm", "no_such_package")
     texts = ("doctors and medicine", "the moon and stars")

@@ -1,7 +1,6 @@
 """The run folder of a stranger: uploading it runs none of its code, reads and writes nothing outside of it, changes no
 other run, experiment or alias of the store, and holds up no other run. What cannot be uploaded is named."""
 
-import json
 import os
 from pathlib import Path
 
@@ -366,16 +365,3 @@ def test_artifacts_that_are_missing_are_named(project):
     assert line.startswith(f"{folder}: complete; artifact a b [31m: cannot be read (embedded null")
     [(missing,)] = query_store(project, "select value from tags where key = 'mlxlab.missing'")
     assert missing.endswith("...: cannot be read (File name too long)")
-
-
-def test_no_warning_of_mlflow_reaches_the_terminal(project):
-    folder = finished_run(project)
-    (folder / "checkpoint").mkdir()
-    (folder / "checkpoint" / "model.safetensors").write_text("weights")
-    inputs = json.dumps([{"type": "integer", "name": "a"}])
-    types = {"inputs": inputs, "outputs": json.dumps([{"type": "double"}])}
-    model = {"step": 1, "files": {"checkpoint": "checkpoint"}, "signature": types}
-    append(folder, {"t": T, "model": model})
-    done = runs_py(project, "sync", str(folder))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert query_store(project, "select name from logged_models") == [("best",)]
