@@ -13,7 +13,7 @@ from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.text_generator import load_generator, read_prompts
 from support.commands import command
-from support.processes import environment, run
+from support.processes import environment, succeed_here
 
 main = command("generate")
 
@@ -22,17 +22,19 @@ OMITTED = ("tracking", "trainer.max_steps", "trainer.eval")
 SHORT = [arg for arg in SMALL if not arg.startswith(OMITTED)]
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A decoder and an encoder, trained for a few steps, and a store that has both."""
-    home = tmp_path_factory.mktemp("home")
+def train(home, *args):
     lines = [{"text": f"Line {n} tells of {n * n} sheep. Zo\u00eb \u2603 " * 3} for n in range(60)]
     (home / "text.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    settings = [*SHORT, "trainer.max_steps=6", "trainer.eval_every=6", "tracking.wait=60"]
-    settings += [f"data.source={home}/text.jsonl", f"tracking.uri=sqlite:///{home}/store.db"]
-    folders = [f"hydra.sweep.dir={home}", "hydra.sweep.subdir=${hydra.runtime.choices.model}"]
-    finished = run("-m", "model=transformer,bert", *settings, *folders)
-    assert finished.returncode == 0, finished.stderr
+    settings = [*SHORT, "trainer.max_steps=6", "trainer.eval_every=6"]
+    return succeed_here(*settings, f"data.source={home}/text.jsonl", *args)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A decoder and an encoder, trained for a few steps."""
+    home = tmp_path_factory.mktemp("home")
+    for model in ("transformer", "bert"):
+        train(home, f"model={model}", "tracking=none", f"hydra.run.dir={home}/{model}")
     return home
 
 
@@ -132,7 +134,11 @@ print(json.dumps([
 
 
 @pytest.mark.slow
-def test_models_from_the_store_continue_and_fill_texts(home):
+def test_models_from_the_store_continue_and_fill_texts(tmp_path):
+    home = tmp_path
+    for model in ("transformer", "bert"):
+        store = ["tracking.wait=60", f"tracking.uri=sqlite:///{home}/store.db"]
+        train(home, f"model={model}", *store, f"hydra.run.dir={home}/{model}")
     with sqlite3.connect(f"file:{home}/store.db?mode=ro", uri=True) as connection:
         query = "select artifact_location from logged_models order by creation_timestamp_ms"
         locations = [location for (location,) in connection.execute(query)]

@@ -21,7 +21,11 @@ SHORT = [setting for setting in SHORT if setting not in ("tracking=none", *NO_PL
 
 @pytest.mark.parametrize(
     ("model", "tracking"),
-    [("bert", "mlflow"), ("cnn_hybrid", "none"), ("transformer", "none")],
+    [
+        ("transformer", "none"),
+        pytest.param("bert", "mlflow", marks=pytest.mark.slow),
+        pytest.param("cnn_hybrid", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, model, tracking):
     args = ["trainer.step.accumulate=3", "trainer.step.activation_checkpointing=true"]

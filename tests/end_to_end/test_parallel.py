@@ -71,6 +71,7 @@ def test_data_parallel_gives_the_losses_and_weights_of_one_process(launched, sin
     assert_close(weights, expected_weights, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_host_file_starts_the_processes_that_it_lists(launched, tmp_path):
     file, folder = tmp_path / "hosts.json", tmp_path / "run"
     host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}  # the name for which no ssh is used
@@ -118,6 +119,7 @@ def test_an_invalid_host_file_is_one_line(tmp_path, content):
     assert f"MLX_HOSTFILE={path}: expected the host file of a launcher" in done.stderr
 
 
+@pytest.mark.slow
 def test_rounds_in_several_processes_are_one_run(tmp_path):
     rounds = ["trainer=distill", "trainer.distillation.rounds=2", "trainer.max_steps=2"]
     project = tmp_path / "project"

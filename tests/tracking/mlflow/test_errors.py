@@ -119,6 +119,7 @@ def test_a_store_that_cannot_be_used_costs_little_and_loses_nothing(project, cap
         assert_complete(project)
 
 
+@pytest.mark.slow
 def test_the_upload_waits_for_a_locked_database(project, capsys):
     run_to_the_end(project, name="first", experiment="other")
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
@@ -173,6 +174,7 @@ def test_a_database_deleted_during_a_run_is_created_again_with_all_records(proje
     assert query_store(project, "select key, value from params") == [("a", "1")]
 
 
+@pytest.mark.slow
 def test_sync_uploads_a_finished_run_that_the_store_has_lost(project):
     journal, _, _ = run_to_the_end(project)
     kill_uploader(queue_of(project).folder)
@@ -182,6 +184,7 @@ def test_sync_uploads_a_finished_run_that_the_store_has_lost(project):
     assert_complete(project)
 
 
+@pytest.mark.slow
 def test_a_database_of_another_mlflow_version_is_not_upgraded(project, capsys):
     run_to_the_end(project, name="before")
     path = project / "mlruns" / "mlflow.db"
@@ -208,6 +211,7 @@ def test_a_deleted_run_folder_does_not_block_other_runs(project):
     wait_until(lambda: not queue_of(project).entries())
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, capsys):
     log_run(project)
     path = project / "mlruns" / "mlflow.db"
@@ -223,6 +227,7 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, c
 PROXY = "http://user:hunter2@127.0.0.1:9"
 
 
+@pytest.mark.slow
 def test_the_password_of_a_proxy_reaches_no_file_and_no_output(tmp_path):
     settings = tiny_overrides("tracking=mlflow", "trainer.max_steps=2")
     store = ["tracking.uri=http://tracker.invalid:5000", "tracking.wait=2"]

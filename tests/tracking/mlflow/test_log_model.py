@@ -122,9 +122,9 @@ def test_a_run_is_uploaded_although_its_model_cannot_be_logged(project, code):
     assert "step-00000009" in missing
 
 
-def test_the_data_of_each_split_load_from_their_addresses(project):
+def test_the_data_of_each_split_load_from_their_addresses(project, no_syncer):
     (project / "rows.csv").write_text("a,b\n1,2\n")
-    journal = make_journal(project)
+    journal = make_journal(project, wait=0.0)
     journal.start({}, {})
     for context, digest in (("training", "01"), ("validation", "02")):
         columns = '[{"type": "double", "name": "a", "required": true}]'
@@ -132,6 +132,7 @@ def test_the_data_of_each_split_load_from_their_addresses(project):
         journal.log_dataset(context, digest, str(project / "rows.csv"), context, columns, rows)
     journal.log_dataset("hub", "03", "hf://datasets/stanfordnlp/imdb")
     journal.end("FINISHED")
+    upload(journal)
     import mlflow.data
 
     client = open_client(journal.address)

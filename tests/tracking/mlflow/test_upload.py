@@ -79,6 +79,7 @@ def test_six_processes_can_create_a_store_at_once(project):
     assert query_store(project, "select count(*) from experiments") == [(2,)]
 
 
+@pytest.mark.slow
 def test_every_line_is_uploaded_once_although_the_uploader_is_killed(project):
     journal = make_journal(project)
     journal.start({"a": 1}, {})
@@ -120,6 +121,7 @@ def test_a_resumed_run_continues_its_mlflow_run_with_every_step_once(project):
     assert params == {"lr": "0.1", "width": "8", "new": "1"}
 
 
+@pytest.mark.slow
 def test_the_environment_names_an_experiment_and_a_run_to_continue(project, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     log_run(project, "first")
@@ -175,7 +177,8 @@ def test_a_run_that_is_added_while_the_process_ends_is_uploaded(project, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("project_name", "name"), [("a?b=c", "per%20cent"), ("per%20cent", os.fsdecode(b"run-\xff"))]
+    ("project_name", "name"),
+    [("a?b=c%20", os.fsdecode(b"run-\xff")), pytest.param(".", "a?b=c%20", marks=pytest.mark.slow)],
 )
 def test_run_and_project_folders_may_have_any_name(project, project_name, name, capsys):
     project = project / project_name
