@@ -153,12 +153,6 @@ def test_stories_distilled_trains_a_student_with_the_teachers_tokenizer(tmp_path
     assert "expected masked language modelling" in capsys.readouterr().err
 
 
-def test_titanic_distilled_runs_without_a_teacher(tmp_path):
-    args = ["experiment=titanic_distilled", "data.source=synthetic", "trainer.max_steps=2"]
-    args += ["tracking=none"]
-    assert main([*args, f"hydra.run.dir={tmp_path}"]) == 0
-
-
 def assert_predicts_by_the_mean(folder: Path, measured: dict) -> None:
     """The saved ensemble predicts by the mean of its members' logits."""
     ensemble = restore_model(folder)
