@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import __main__ as benchmarks
 from mlxlab.cli import main
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.command import parse_args, run_command
@@ -57,19 +56,12 @@ def test_arguments_become_values_of_the_types_of_the_parameters(example, capsys)
     assert example(args) == 3, "the exit code that the function returns"
     values = (Path("a/b"), 4, "first", ["x", "y"], True, {"x": "1"}, command_line)
     assert capsys.readouterr().out == f"{values}\n"
-
-
-def test_the_key_of_a_required_option_may_be_left_out(example, capsys):
-    assert example(["a/b", "count=4"]) == 3
-    assert example(["count=4", "a/b"]) == 3
-    assert capsys.readouterr().out.count(f"({Path('a/b')!r}, 4, ") == 2
-
-
-def test_a_list_needs_no_brackets(example):
+    for args in (["a/b", "count=4"], ["count=4", "a/b"]):  # the required option without its key
+        assert example(args) == 3
+        assert capsys.readouterr().out.startswith(f"({Path('a/b')!r}, 4, ")
     lists = {"a": ["a"], "a,b": ["a", "b"], "[a, 'b,c']": ["a", "b,c"], "[]": [], '"a b"': ["a b"]}
     for text, names in lists.items():
-        _, values = parse_args(["run=a", f"names={text}"], EXAMPLE)
-        assert values["names"] == names
+        assert parse_args(["run=a", f"names={text}"], EXAMPLE)[1]["names"] == names
 
 
 def test_a_path_starts_in_the_home_folder_after_a_tilde(example, capsys, monkeypatch):
@@ -85,8 +77,6 @@ def test_unknown_arguments_are_forwarded_to_another_parser(example):
     assert (names, values) == (["model=bert", "-m"], {"count": 4})
     with pytest.raises(ConfigError, match=r"^cuont=4: unknown key; did you mean count\?$"):
         parse_args(["cuont=4", "model=bert"], "args_example.forwarding")
-    with pytest.raises(ConfigError, match="optimizer=lion: unknown key"):
-        parse_args(["run=a", "optimizer=lion"], EXAMPLE)
 
 
 @pytest.mark.parametrize(
@@ -109,28 +99,16 @@ def test_every_command_ends_with_one_line_and_the_exit_code_of_its_error(
     assert capfd.readouterr().err.strip() == message
 
 
-def test_every_wrong_argument_has_its_line(example):
-    with pytest.raises(ConfigError) as caught:
-        parse_args(["rnu=a", "cuont=4", "mode=fist", "flag=true", "flag=true"], EXAMPLE)
-    lines = str(caught.value).splitlines()
-    named = [line.partition(":")[0] for line in lines]
-    assert named == ["rnu=a", "cuont=4", "flag=true", "mode=fist"], "and run is not missing too"
-    assert lines[2] == "flag=true: flag is given twice"
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["count=4"], "run=...: missing"),
-        (["model=a"], "model=a: unknown key; did you mean run?"),
         (["run=a", "cuont=4"], "cuont=4: unknown key; did you mean count?"),
-        (["run=a", "promt=" + "a" * 5000], "unknown key"),
         (["run=a", "count=\u00b2"], "expected a whole number"),
         (["run=a", "count=" + "9" * 5000], "expected a whole number"),
         (["run=a", "mode=fist"], "expected one of first, last, got fist"),
         (["run=a", "flag=maybe"], "expected true or false"),
         (["run=a", "count"], "count: expected count=..."),
-        (["free", "run=a"], "free: expected key=value"),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_was_expected(example, args, message):
@@ -138,19 +116,10 @@ def test_a_wrong_argument_is_named_with_what_was_expected(example, args, message
         parse_args(args, EXAMPLE)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_launch_runs_train(capfd):
-    assert main.main(["launch", "nproc=1", "--cfg", "job"]) == 0
-    assert "_target_: mlxlab.training.trainer.Trainer" in capfd.readouterr().out
-
-
-def test_a_benchmark_refuses_options_it_does_not_have():
-    for text in ("saving compare_with=torch", "tracking x=1", "steps compare_with=jax"):
-        with pytest.raises(ConfigError):
-            benchmarks.parse(f"suite={text}".split())
-    with pytest.raises(ConfigError):
-        benchmarks.parse([])
+    with pytest.raises(ConfigError) as caught:
+        parse_args(["rnu=a", "cuont=4", "mode=fist"], EXAMPLE)
+    named = [line.partition(":")[0] for line in str(caught.value).splitlines()]
+    assert named == ["rnu=a", "cuont=4", "mode=fist"], "and run is not missing too"
 
 
 @pytest.mark.parametrize(
@@ -161,11 +130,3 @@ def test_every_command_lists_its_options(subcommand, capsys):
     out = capsys.readouterr().out
     assert f"    mlxlab {subcommand} " in out
     assert "\nOptions" in out
-
-
-def test_the_description_of_options_has_defaults_types_and_meanings(example, capsys):
-    assert example(["--help"]) == 0
-    out = capsys.readouterr().out
-    assert "\nrun=...   " in out
-    assert "\ncount=3   " in out
-    assert "a whole number >= 1; how many." in out

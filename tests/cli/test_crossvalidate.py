@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import signal
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from mlxlab.analysis.comparison import MethodResults, Subject, compare
 from mlxlab.analysis.comparison_report import ComparisonView, comparison_lines
 from mlxlab.analysis.crossvalidation import MODEL
-from mlxlab.record.run_file import read_run, write_run
+from mlxlab.record.run_file import read_run
 from support.commands import command
 from support.processes import NO_PLOTS
 
@@ -20,7 +18,6 @@ main = command("crossvalidate")
 
 ACCURACY = "valid/accuracy"
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ["model.num_layers=1", "model.hidden_size=8", "model.num_heads=1", *NO_PLOTS]
 TINY += ["model.intermediate_size=8", "data.templates=[brief]"]
 ARGS = [*TINY, "data.source=synthetic", "folds=2", "seeds=1"]
@@ -39,26 +36,14 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
     assert methods[MODEL]["mean"] == pytest.approx(last)
     assert set(methods) == {MODEL, *read_run(fits[0].parent).evaluation.results[0].baselines}
     assert first.out.strip() == (folder / "table.md").read_text().strip()
-    assert "<svg" in (folder / "table.html").read_text()
 
     times = [fit.stat().st_mtime_ns for fit in fits]
     shutil.rmtree(fits[0].parent)
     assert main(args) == 0
     again = capsys.readouterr()
     assert "2 jobs known, 1 of them ended; 0 new" in again.err
-    assert f"report: {folder / 'table.html'}" in again.err
     assert again.out == first.out, "a repeated run gives the same result"
     assert fits[1].stat().st_mtime_ns == times[1]
-
-    record = read_run(fits[1].parent)
-    # It could not be fitted on that fold.
-    del record.evaluation.results[0].baselines["female_rule"]
-    write_run(fits[1].parent, record)
-    assert main([*args, "--json"]) == 0
-    table = json.loads((folder / "table.json").read_text())
-    assert json.loads(capsys.readouterr().out) == {"table": table}
-    assert main(args) == 0
-    assert set(first.out.split()) - set(capsys.readouterr().out.split()) >= {"female_rule"}
 
 
 def test_a_failed_run_ends_the_command_with_its_message_and_exit_code(tmp_path, capsys):
@@ -71,24 +56,13 @@ def test_a_failed_run_ends_the_command_with_its_message_and_exit_code(tmp_path, 
     assert "rows.csv: no column" in line
 
 
-def test_a_stopped_command_says_how_it_continues(tmp_path, capsys, monkeypatch):
-    """The launcher ends the processes, which tests/sweep/test_processes.py has."""
-    monkeypatch.setattr("mlxlab.cli.train.main", lambda argv: 128 + signal.SIGTERM)
-    assert main([*ARGS, f"folder={tmp_path}"]) == 128 + signal.SIGTERM
-    assert capsys.readouterr().err.splitlines()[-1] == "stopped; the same command continues"
-
-
 @pytest.mark.parametrize(
     ("arg", "expected"),
     [
         ("folds=1", "folds=1: expected a whole number >= 2 and <= 400"),
-        ("fold=3", "fold=3: unknown key; did you mean folds?"),
-        ("--fast", "--fast: unknown flag"),
         ("seed=3", "seed=3: crossvalidate sets seed itself"),
         ("sweep=learning_rate", "sweep=learning_rate: crossvalidate trains one config"),
         ("+data.fold=1", "+data.fold=1: crossvalidate sets data.fold itself"),
-        ("teacher='", "teacher=': No closing quotation"),
-        ("trainer.epoch=3", "did you mean trainer.epochs?"),
         ("callbacks.early_stopping.patience=2", ".patience=2, expected null"),
     ],
 )
@@ -102,25 +76,6 @@ def test_wrong_input_is_one_line_and_exit_code_2(arg, expected, tmp_path, capsys
 def folds(name, values):
     results = {f"seed {i // 2} fold {i % 2}": value for i, value in enumerate(values)}
     return MethodResults(name, results, folds=(2,))
-
-
-def fold_rows(text):
-    lines = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line] for line in lines]
-    return {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
-
-
-def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
-    model, rule = [0.8, 0.7, 0.9, 0.8], [0.7, 0.61, 0.8, 0.69]
-    comparison = compare(ACCURACY, [folds(MODEL, model), folds("rule", rule)], MODEL)
-    rows = fold_rows(comparison_lines(comparison))
-    assert list(rows) == [MODEL, "rule"], "the best one first"
-    assert rows[MODEL]["std. error"] == f"{np.std(model, ddof=1) / 2:.4f}"
-    low, high = comparison.gains["rule"].interval
-    assert f"Improvement over {MODEL}: negative is worse" in comparison_lines(comparison)
-    assert rows["rule"][f"improvement over {MODEL}"] == "-0.1000"
-    assert rows["rule"]["95 % interval"] == f"{low:+.4f} to {high:+.4f}"
-    assert high < 0, "how difficult a fold is cancels in the difference"
 
 
 @pytest.mark.parametrize(
@@ -139,14 +94,5 @@ def test_the_verdict_is_on_the_best_baseline_and_says_if_nothing_was_learned(mod
     comparison = compare(ACCURACY, [folds(MODEL, model), *baselines], MODEL, subject=subject)
     comparison = replace(comparison, judged=MODEL)
     assert f"{MODEL}: {expected}" in comparison_lines(comparison)
-    view = ComparisonView(comparison)
-    assert [method.name for method in view.told] == []
     is_bad = "nothing" in expected or "Worse" in expected
-    assert view.trust.state == ("bad" if is_bad else "warning")
-
-
-def test_a_single_fold_gets_no_interval():
-    model, teacher = MethodResults(MODEL, {"0": 0.9}), MethodResults("teacher", {"0": 1.0})
-    text = comparison_lines(compare(ACCURACY, [model, teacher], MODEL))
-    assert "95 % interval" not in fold_rows(text)["teacher"]
-    assert "nan" not in text
+    assert ComparisonView(comparison).trust.state == ("bad" if is_bad else "warning")

@@ -10,7 +10,7 @@ from mlxlab.models.pretrained.load import PACKAGES, resolve
 from mlxlab.models.sentence_encoder import SentenceEncoder
 from mlxlab.training.device_batch import to_device
 from support.commands import command
-from support.processes import run, tiny_overrides
+from support.processes import succeed_here, tiny_overrides
 from support.titanic import csv_text, real_rows, table_of
 
 main = command("embed")
@@ -33,8 +33,7 @@ def test_vectors_are_those_of_the_published_encoder_in_the_order_of_the_rows(tmp
 
 def test_vectors_of_a_run_are_what_its_classifier_reads(tmp_path):
     folder = tmp_path / "run"
-    done = run(*tiny_overrides("trainer.max_steps=2"), f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
+    succeed_here(*tiny_overrides("trainer.max_steps=2"), f"hydra.run.dir={folder}")
     rows = real_rows()[:20]
     (tmp_path / "rows.csv").write_text(csv_text(rows))
     output = tmp_path / "vectors.npy"

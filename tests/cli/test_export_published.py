@@ -51,11 +51,8 @@ def test_the_commands_of_the_page_on_language_models(run, tmp_path, capsys):
     assert {path.stem for path in folder.iterdir()} == names
     assert read_gguf(file)[1]["general.name"] == "run"
     card = (folder / "README.md").read_text()
-    rows = ["loss (nats per token)", "data", "validation data", "tokenizer", "config"]
-    for name in (*rows, "model.safetensors"):
-        assert f"| {name} " in card
-    assert re.search(r": 2 steps on /\S+/text\.jsonl \(streaming\)\.", card)
-    assert f"mlxlab train {shlex.quote('tracking=none')}" in card
+    for part in ("| loss (nats per token) ", "| tokenizer ", "mlxlab train tracking=none"):
+        assert part in card
 
 
 @pytest.mark.parametrize("best_step", [2, 1])
@@ -74,22 +71,6 @@ def test_the_card_has_the_final_evaluation_if_it_is_of_the_same_weights(run, tmp
     assert ("valid/loss" in card) == (best_step == 1)
 
 
-def test_the_card_of_a_resumed_run_has_the_commands_up_to_the_exported_step(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "resumed")
-    for steps in (3, 4):
-        resume = [f"hydra.run.dir={copy}", "resume=auto", f"trainer.max_steps={steps}"]
-        assert run_here(*resume).returncode == 0
-    for step, later in ((3, [3]), (4, [3, 4])):
-        assert main(["hf", f"run={copy}", f"out={tmp_path}/{step}", f"checkpoint=step-{step}"]) == 0
-        card = (tmp_path / str(step) / "README.md").read_text()
-        first, *continued = re.findall("^mlxlab train .*$", card, re.M)
-        assert "trainer.max_steps=2" in first
-        command = f"mlxlab train hydra.run.dir={copy} resume=auto trainer.max_steps="
-        assert continued == [f"{command}{each}" for each in later]
-        starts = [str(each - 1) for each in later]
-        assert re.findall(r"^# continued at step (\d)$", card, re.M) == starts
-
-
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, capsys):
     no_checkpoint, ensemble, out = tmp_path / "new", tmp_path / "ensemble", tmp_path / "out"
     shutil.copytree(run / "inference", no_checkpoint / "inference")
@@ -97,16 +78,13 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, c
     save_ensemble(ensemble, [run, run])
     before = sorted(tmp_path.rglob("*"))
     for kind, source, output, code, message in [
-        ("hf", tmp_path / "none", out, 66, "none: no such folder; expected a run folder"),
         ("hf", tmp_path, out, 66, "expected a run folder"),
         ("hf", no_checkpoint, out, 76, "no usable checkpoint (there is none)"),
         ("hf", f"{run} checkpoint=step-9", out, 76, "no step-9"),
         ("hf", ensemble, out, 2, "expected one model, got an ensemble; export its members"),
         ("hf", run, ensemble, 73, "exists already; expected the name of a new one"),
-        ("hf", run, run, 73, "exists already"),
         ("hf", run, run / "inference" / "hf", 2, f"a folder of the run; expected {run}/hf"),
         ("hf", run, ensemble / "ensemble.json" / "hf", 74, "File exists"),
-        ("hf", f"{run} dtype=int8", out, 2, "expected one of float32, float16, bfloat16"),
         ("gguf", run, out, 2, "expected the name of a file that ends in .gguf"),
         ("gguf", run, run / "checkpoints" / "x.gguf", 2, "a folder of the run"),
         ("gguf", f"{run} dtype=bfloat16", f"{out}.gguf", 2, "expected one of float32, float16"),

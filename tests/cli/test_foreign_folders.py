@@ -96,21 +96,14 @@ def make_hostile(run_dir, outside):
         setting("signals.requeue", True),
         setting("trust_folder", True),
     )
-    typed = [
-        f"callbacks.csv.path={victim}",
-        "callbacks.csv.allow_outside=true",
-        *("cloud=directory", f"cloud.path={outside.folder}", f"tracking.uri={url}"),
-        *(f"hydra.run.dir={outside.folder}/run", "hydra.output_subdir=../../outside/x"),
-        *(f"experiment={os.path.relpath(victim)}", "trust_folder=true"),
-    ]
+    typed = [f"callbacks.csv.path={victim}", "callbacks.csv.allow_outside=true", "cloud=directory"]
+    typed += [f"cloud.path={outside.folder}", f"tracking.uri={url}", "trust_folder=true"]
+    typed += [f"hydra.run.dir={outside.folder}/run", "hydra.output_subdir=../../outside/x"]
+    typed += [f"experiment={os.path.relpath(victim)}"]
     change_json(run_dir / "run.lock", lambda lock: lock["overrides"].extend(typed))
-    change_json(
-        run_dir / "run.json",
-        lambda run: (
-            run["command"]["choices"].update({"experiment": str(victim), "cloud": "directory"}),
-            run["command"]["overrides"].extend(typed),
-        ),
-    )
+    choices = {"experiment": str(victim), "cloud": "directory"}
+    change_json(run_dir / "run.json", lambda run: run["command"]["choices"].update(choices))
+    change_json(run_dir / "run.json", lambda run: run["command"]["overrides"].extend(typed))
 
 
 def run_command(name, run_dir, tmp_path):
@@ -131,10 +124,8 @@ def test_a_command_touches_nothing_outside_of_a_hostile_folder(name, run_dir, ou
     assert "Traceback" not in finished.stderr
 
 
-BUILDS_A_MODEL = [
-    *("train resume", "train fork", "train rerun", "train teachers", "reproduce", "verify"),
-    *("evaluate", "predict", "export hf", "export quantize"),
-]
+BUILDS_A_MODEL = ["train resume", "train fork", "train rerun", "train teachers", "reproduce"]
+BUILDS_A_MODEL += ["verify", "evaluate", "predict", "export hf", "export quantize"]
 
 
 @pytest.mark.parametrize("name", BUILDS_A_MODEL)

@@ -1,7 +1,6 @@
-"""`--help` and `--cfg job` import little, and the help covers all of conf/."""
+"""The overview of commands, their help and JSON: they import little, and the help covers all of conf/."""
 
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -9,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.cli import evaluate, predict
+import mlxlab.extensions
 from mlxlab.cli import main as dispatcher
-from mlxlab.cli.command import command_help
+from mlxlab.cli.command import _signatures
+from mlxlab.cli.main import command_module, subcommands
 from mlxlab.cli.train import show_help
-from mlxlab.config.option_files import chosen, groups, lines
+from mlxlab.config.option_files import groups
 from mlxlab.config.paths import conf_dir
+from support.processes import environment
 from support.sweep_jobs import checked_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,55 +62,18 @@ def test_help_lists_every_group_and_option_with_its_description():
             assert [option, *description.split()] in described
 
 
-def test_help_lists_keys_with_default_type_and_meaning():
-    text = " ".join(show_help([]).split())
-    assert " trainer.learning_rate=0.0003 a number > 0; the peak of the schedule " in text
-    assert " seed=0 a whole number >= 0; of everything random" in text
-    assert "* bert" in text
-    conf = [conf_dir()]
-    for model in groups(conf)["model"]:
-        keys = lines(conf, chosen(conf, [f"model={model}"]))
-        assert [key.key for key in keys if not key.description] == []
-
-
 def test_help_shows_the_keys_of_another_choice():
     assert "model.kernel_sizes=" not in show_help([])
     assert "model.kernel_sizes=" in show_help(["model=cnn_hybrid"])
     assert "trainer.schedule.decay_fraction=" in show_help(["trainer/schedule=wsd"])
     distilled = show_help(["trainer=distill"])  # It extends another option, as its tokenizer does.
-    for key in ("distillation.rounds=", "epochs=", "loss.temperature="):
-        assert f"trainer.{key}" in distilled
-    for key in ("vocab_size=1024", "min_frequency="):
-        assert f"data.tokenizer.{key}" in distilled
-
-
-def test_help_shows_the_keys_of_an_experiment_with_its_values():
-    text = show_help(["experiment=instruct_smollm2"])
-    assert "data.templates=" not in text
-    assert "  data.loss_on=assistant " in text
-    assert "  trainer.max_steps=30 " in text
-    assert "  trainer.step.accumulate=" in text
-    assert "    * transformer " in text
-    assert "    * instruct_smollm2" in text
+    for key in ("trainer.distillation.rounds=", "trainer.epochs=", "data.tokenizer.min_frequency="):
+        assert key in distilled
     text = show_help(["experiment=instruct_smollm2", "trainer=simple", "model/size=tiny"])
+    assert "data.templates=" not in text
     assert "trainer.step.accumulate=" not in text
-    assert "  trainer.max_steps=30 " in text
-    extended = show_help(["experiment=titanic_distilled"])
-    assert "  trainer.distillation.rounds=" in extended
-    assert "  data.templates=[brief] " in extended
-
-
-@pytest.mark.parametrize("sign", [" ", "="])
-def test_help_lists_the_options_and_keys_of_a_folder_of_the_user(tmp_path, monkeypatch, sign):
-    (tmp_path / "mine.py").write_text("class Cube:\n    def __init__(self, power: int): ...")
-    folder = tmp_path / "conf" / "trainer" / "loss"
-    folder.mkdir(parents=True)
-    (folder / "cube.yaml").write_text("# A cube\n_target_: mine.Cube\npower: 3\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    text = show_help([*f"--config-dir{sign}{tmp_path}/conf".split(), "trainer/loss=cube"])
-    assert "    * cube             A cube\n" in text
-    assert "  trainer.loss.power=3 " in text
-    assert "trainer.learning_rate=" in text
+    for key in ("data.loss_on=assistant", "trainer.max_steps=30"):
+        assert f"  {key} " in text
 
 
 def test_examples_of_help_are_valid():
@@ -131,7 +95,90 @@ def test_the_dispatcher_knows_its_subcommands(capsys):
     assert dispatcher.main(["--version"]) == 0
 
 
-def test_the_help_of_a_command_names_the_keys_of_other_commands_that_it_takes():
-    for name, aliases in (("evaluate", evaluate.ALIASES), ("predict", predict.ALIASES)):
-        text = command_help(dispatcher.command_module(name))
-        assert not [alias for alias in aliases if not re.search(rf"(?<![\w.]){alias}=", text)]
+OVERVIEW = (
+    "import sys; from mlxlab.cli.main import main; main([]); print(*sys.modules, file=sys.stderr)"
+)
+
+
+def test_every_command_has_a_line_of_its_own_and_nothing_heavy_is_imported():
+    command = [sys.executable, "-c", OVERVIEW]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 120
+    for name, heading in subcommands().items():
+        assert f"  {name:<15} {heading}" in lines
+    modules = {name.partition(".")[0] for name in done.stderr.split()}
+    heavy = {"hydra", "omegaconf", "mlx", "numpy", "mlflow", "yaml", "annotated_types", "psutil"}
+    assert not modules & heavy
+
+
+HELLO = '"""Says hello."""\n\n\ndef hello(*names):\n    print("hello", *names)\n    return 7\n'
+
+
+@pytest.fixture
+def extension(tmp_path, monkeypatch):
+    """The folder of the commands of an extension, in a package without other commands."""
+    folder = tmp_path / "mlxlab" / "extensions" / "greeting" / "commands"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(dispatcher, "PACKAGE", tmp_path / "mlxlab")
+    monkeypatch.setattr(mlxlab.extensions, "__path__", [str(folder.parents[1])])
+    return folder
+
+
+def test_a_command_of_an_extension_is_found_by_its_name(extension):
+    (extension / "hello.py").write_text(HELLO)
+    (extension / "helper.py").write_text('"""Is no command."""\n')
+    assert dispatcher.subcommands() == {"hello": "Says hello."}
+    assert dispatcher.command_module("hello") == "mlxlab.extensions.greeting.commands.hello"
+    core = extension.parents[2] / "cli"
+    core.mkdir()
+    (core / "hello.py").write_text(HELLO)
+    assert dispatcher.command_module("hello") == "mlxlab.cli.hello", "no extension replaces it"
+
+
+WITHOUT_JSON = {
+    "train": "its results are files of the run folder: summary.json, metrics.csv",
+    "launch": "as train",
+    "schema": "prints JSON always",
+    "ui": "serves until it is stopped",
+}
+
+
+def options():
+    """(name, options) of every action of a command."""
+    yield "train", {}
+    for name in set(subcommands()) - {"train"}:
+        for action, known in _signatures(command_module(name)).items():
+            yield f"{name} {action}".strip(), known.keys
+
+
+OPTIONS = dict(sorted(options()))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_command_has_the_option_json_or_a_reason_not_to(name):
+    assert ("json" in OPTIONS[name]) != (name in WITHOUT_JSON), WITHOUT_JSON.get(name)
+
+
+def test_standard_output_is_one_json_document(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store.db")
+    for command in ("kernels info", "runs sync"):
+        assert dispatcher.main([*command.split(), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("package", "args"), [("psutil", ["runs", "list"]), ("numpy", ["example_losses", "top", "{}"])]
+)
+def test_a_missing_package_costs_one_line_and_the_doctor_names_it(package, args, tmp_path):
+    code = f"raise ModuleNotFoundError('missing', name='{package}')"
+    (tmp_path / f"{package}.py").write_text(code)
+    env = environment() | {"PYTHONPATH": ":".join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-m", "mlxlab", *(arg.format(tmp_path) for arg in args)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (69, 1)
+    assert f"the package {package} is not installed" in done.stderr
+    probe = [sys.executable, "-c", "import mlxlab.cli.doctor, sys; print(*sys.modules)"]
+    done = subprocess.run(probe, env=env, capture_output=True, text=True, check=True)
+    assert package not in done.stdout.split()

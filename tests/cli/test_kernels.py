@@ -37,13 +37,6 @@ def test_a_failed_build_ends_with_69_and_info_tells_why():
     assert kernels("info")[1].startswith(f"status    failed\nreason    {reason}\n")
 
 
-def test_without_a_compiler_info_names_it_and_build_ends_with_69(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    reason = "CXX='no-such-compiler': not found"
-    assert kernels("info")[1] == f"status    unavailable\nreason    {reason}\n"
-    assert kernels("build") == (69, "", "native kernels: CXX='no-such-compiler': not found\n")
-
-
 def test_a_folder_that_others_can_write_is_not_used(tmp_path):
     (tmp_path / "mlxlab" / "native").mkdir(parents=True, mode=0o777)
     (tmp_path / "mlxlab" / "native").chmod(0o777)

@@ -9,19 +9,11 @@ from mlxlab.cli import main
 from mlxlab.training.distributed import launcher
 from mlxlab.training.distributed.launcher import check_reachable
 
-HOSTS = [{"ssh": f"mac-{n}", "ips": [f"10.0.0.{n}"]} for n in range(1, 5)]
-TWO = HOSTS[:2]
+TWO = [{"ssh": f"mac-{n}", "ips": [f"10.0.0.{n}"]} for n in (1, 2)]
 GPUS = [TWO[0], TWO[0], TWO[1], TWO[1]]
 
 
-def with_rdma(*rows):
-    return [host | {"rdma": row} for host, row in zip(HOSTS, rows, strict=False)]
-
-
-MESH = with_rdma([None, "rdma_en2"], [["rdma_en3", "rdma_en4"], None])
-RING = with_rdma(
-    [None, "a", None, "d"], ["a", None, "b", None], [None, "b", None, "c"], ["d", None, "c", None]
-)
+MESH = [TWO[0] | {"rdma": [None, "en2"]}, TWO[1] | {"rdma": [["en3", "en4"], None]}]
 
 
 @pytest.fixture
@@ -58,7 +50,6 @@ def option(command, name):
         (["hosts=127.0.0.1", "nproc=3"], "ring", 3, 3),
         (["hosts=10.0.0.1,gpu-2", "nproc=4", "backend=nccl"], "nccl", 4, 8),
         (["hosts=me@node-1,node-2", "backend=mpi"], "mpi", 1, 2),
-        (["hosts=node-2", "backend=mpi"], "mpi", 1, 1),
     ],
 )
 def test_hosts_are_started_with_what_their_backend_needs(
@@ -75,11 +66,8 @@ def test_hosts_are_started_with_what_their_backend_needs(
     ("content", "args", "backend", "per_host"),
     [
         (TWO, [], "ring", 1),
-        ({"hosts": TWO, "backend": "", "envs": []}, [], "ring", 1),
         ({"hosts": MESH, "backend": "jaccl", "envs": ["MLX_METAL_FAST_SYNCH=1"]}, [], "jaccl", 1),
-        ({"hosts": MESH, "backend": "jaccl"}, ["backend=ring"], "ring", 1),
         (MESH, ["backend=jaccl"], "jaccl", 1),
-        (RING, ["backend=jaccl-ring"], "jaccl-ring", 1),
         (GPUS, ["backend=nccl"], "nccl", 2),
         ([{"ssh": "node-1"}, {"ssh": "node-2"}], ["backend=mpi"], "mpi", 1),
     ],
@@ -98,10 +86,7 @@ def test_a_host_file_is_passed_on_with_its_backend(
     ("args", "message"),
     [
         (["hosts=-oProxyCommand,b"], "expected names of machines"),
-        (["hosts=a,,b"], "expected names of machines"),
         (["nproc=2", "hostfile=hosts.json"], "hostfile=...: expected neither nproc nor hosts"),
-        (["hosts=10.0.0.1", "hostfile=hosts.json"], "hostfile=...: expected neither nproc nor"),
-        (["nproc=\u00b2", "model=bert"], "expected a whole number >= 1"),
         (["model=bert"], "nproc=...: missing"),
         (["nproc=2", "-m"], "-m: launch starts a single run"),
         (["nproc=2", "backend=rng"], "expected one of ring"),
@@ -119,15 +104,11 @@ def test_what_cannot_be_started_is_refused(args, message, started, capsys):
     [
         ("10.0.0.1\n10.0.0.2\n", "not valid JSON"),
         ([], "expected"),
-        ({"hosts": []}, "expected"),
         ([["10.0.0.1:5000"]], "expected dict"),
         ([{"ssh": "mac-1", "ip": "10.0.0.1"}], "unknown key 'ip'"),
-        ([{"ips": ["10.0.0.1"]}], "'ssh' is missing"),
         ([{"ssh": "-oProxyCommand=sh"}], "expected the name of a host"),
-        ({"hosts": TWO, "backend": "gloo"}, "backend: expected one of"),
         ({"hosts": TWO, "envs": ["LD_PRELOAD=/tmp/a.so"]}, "envs: expected"),
         ({"hosts": TWO, "envs": ["NCCL_DEBUG=INFO", "PYTHONPATH=/tmp"]}, "envs: expected"),
-        ({"hosts": TWO, "envs": ["MLX_METAL_FAST_SYNCH_=1"]}, "envs: expected"),
     ],
 )
 def test_a_damaged_host_file_is_one_line(content, message, started, written, capsys):
@@ -154,12 +135,14 @@ def ssh(tmp_path, monkeypatch):
     return replace
 
 
-def test_a_host_that_cannot_be_reached_is_one_line(ssh, capfd):
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_host_that_cannot_be_reached_is_one_line(ssh, capfd, monkeypatch, installed):
     ssh("echo first >&2; echo 'Connection refused' >&2; exit 255")
+    if not installed:
+        monkeypatch.setenv("PATH", "/nowhere")
     assert main.main(["launch", "hosts=10.0.0.1,10.0.0.2"]) == 69
     [line] = capfd.readouterr().err.splitlines()
-    assert line.startswith("10.0.0.1: ")
-    assert line.endswith("Connection refused")
+    assert line.startswith("10.0.0.1: " if installed else "ssh: ")
 
 
 def test_only_other_hosts_are_reached_by_ssh(ssh, tmp_path):
@@ -169,24 +152,10 @@ def test_only_other_hosts_are_reached_by_ssh(ssh, tmp_path):
     assert [call.split()[-2:] for call in calls] == [["mac-1", "true"], ["mac-2", "true"]]
 
 
-@pytest.mark.parametrize(
-    ("args", "fault"),
-    [
-        (["hosts=10.0.0.1,10.0.0.2"], "ssh: "),
-        (["nproc=2", "backend=mpi"], "backend=mpi: mpirun not found"),
-    ],
-)
-def test_a_program_that_is_not_installed_is_one_line(args, fault, monkeypatch, capsys):
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert main.main(["launch", *args]) == 69
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(fault)
+MPI = {"   Exit code:    75": 75, "signal 9 (Killed).": 137, "a warning": 0}
 
 
-@pytest.mark.parametrize(
-    ("printed", "code"),
-    [("   Exit code:    75", 75), ("signal 9 (Killed).", 137), ("a warning", 0)],
-)
+@pytest.mark.parametrize(("printed", "code"), MPI.items())
 def test_mpi_runs_this_interpreter_and_its_exit_code_is_returned(
     printed, code, tmp_path, monkeypatch, capfd
 ):
@@ -204,7 +173,6 @@ def test_mpi_runs_this_interpreter_and_its_exit_code_is_returned(
     ("printed", "code"),
     [
         (["rank 1 exited with code 75", "rank 0 exited with code 2"], 2),
-        (["rank 1 exited with code 2", "rank 0 exited with code -15"], 2),
         (["rank 1 exited with code -9", "rank 0 was killed"], 137),
         (["rank 0 exited with code -15"], 143),
         (["rank 1 exited with code 255", "rank 0 exited with code -15"], 75),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.cli.train import main, names_sweep
+from mlxlab.cli.train import main
 from mlxlab.config.option_files import groups
 from mlxlab.config.paths import conf_dir
 
@@ -32,10 +32,3 @@ def test_a_dry_run_of_values_that_are_typed_needs_no_preset(capsys):
     assert capsys.readouterr().out.startswith("2 jobs checked\n0: seed=0 trainer.epochs=2\n")
     assert main(["sweep=titanic_fold", "--dry-run"]) == 2
     assert "did you mean titanic_folds?" in capsys.readouterr().err
-
-
-def test_an_option_of_the_group_makes_a_sweep():
-    assert names_sweep(["sweep=optuna_titanic"])
-    assert not names_sweep(["hydra.mode=RUN", "sweep=optuna_titanic"])
-    assert not names_sweep(["sweep=null"])
-    assert not names_sweep(["sweep.resume=multirun/x"])

@@ -2,9 +2,6 @@
 
 import re
 import signal
-import subprocess
-import sys
-import time
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from mlxlab.cli.train import main
-from mlxlab.errors import CheckpointUnavailableError, DataError, RunInterrupted
+from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.record.run_file import write_run
 from mlxlab.run import entry
 from mlxlab.run.entry import check_run_to_continue
-from mlxlab.sweep.parent_run import ParentRun
 from support.configs import line, user_config  # noqa: F401
 from support.run_records import attempt_of, blank_record
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_run_gets_its_own_folder_by_day_time_and_id(line):
@@ -58,11 +52,6 @@ def test_runs_started_in_the_same_second_share_no_folder(line, monkeypatch):
     assert len(list((line.project / "outputs" / "2026-01-01").iterdir())) == 5
 
 
-def test_a_key_may_name_the_job_of_a_sweep(line):
-    assert line("-m", "seed=1,2", "name=job ${hydra:job.num}", "tracking=none") == 0, line.err
-    assert line("name=${hydra:job.name}") == 0, line.err
-
-
 def test_a_run_resumed_by_its_path_continues_in_its_folder_unless_another_one_is_set(
     line, user_config
 ):
@@ -94,26 +83,12 @@ def test_a_file_where_the_folder_should_be_is_exit_73(line):
 
 def test_a_sweep_runs_the_grid_of_its_values_in_a_folder_each(line):
     values = ["model=bert,cnn_hybrid", "trainer.learning_rate=1e-4,3e-4"]
-    assert line("-m", *values, "tracking=none") == 0
+    assert line(*values, "tags.for=thesis", "-m", "tracking=none") == 0
     got = [(config.model._target_, config.trainer.learning_rate) for config, _ in line.runs]
     assert [rate for _, rate in got] == [1e-4, 3e-4] * 2
     assert [name.endswith("CnnHybrid") for name, _ in got] == [False, False, True, True]
     [sweep] = (line.project / "multirun").glob("*/*")
     assert [folder for _, folder in line.runs] == [sweep / str(number) for number in range(4)]
-
-
-def test_a_key_may_be_put_into_an_open_mapping_without_a_plus(line):
-    assert line("tags.for=thesis", "+seed=3") == 0
-    assert (line.runs[0][0].tags["for"], line.runs[0][0].seed) == ("thesis", 3)
-    assert line("-m", "tags.for=a,b", "tracking=none") == 0
-    assert [config.tags["for"] for config, _ in line.runs] == ["a", "b"]
-
-
-def test_flags_may_stand_anywhere(line):
-    assert line("seed=range(3)", "-m", "tracking=none") == 0
-    assert [config.seed for config, _ in line.runs] == [0, 1, 2]
-    assert line("hydra.mode=MULTIRUN", "seed=0,1", "tracking=none") == 0
-    assert len(line.runs) == 2
 
 
 def test_every_job_of_a_sweep_is_checked_before_the_first(line):
@@ -134,23 +109,11 @@ def test_a_sweep_that_makes_no_jobs_is_refused(line):
         ("seed=interval(0,1)", "several values: put -m in front"),
         ("seed=tag(log,intervl(1,9))", "cannot be read (Unknown function"),
         ("sweep.dir=x", "unknown key; did you mean hydra.sweep.dir?"),
-        ("sweep.resum=x", "unknown key; did you mean sweep.resume?"),
         ("sweep.resume=", "a value is missing"),
     ],
 )
 def test_a_mistake_in_a_sweep_has_its_remedy(line, override, message):
     assert f"{override}: {message}" in line.refuses(override)
-
-
-def test_the_return_value_is_the_metric(line, monkeypatch):
-    got = []
-
-    def on_job_end(self, job_return, **_):
-        got.append(job_return.return_value)
-
-    monkeypatch.setattr(ParentRun, "on_job_end", on_job_end)
-    assert line("-m", "seed=0,1", "tracking=none") == 0
-    assert got == [0.5, 0.5]
 
 
 def test_a_failed_job_is_reported_and_the_others_run_unless_the_sweeper_is_of_hydra(
@@ -191,41 +154,10 @@ def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, 
     assert len(line.lines) == 1 or code == 70, "a bug has a traceback"
 
 
-def test_the_other_flags_of_hydra_work(line):
-    assert line("--hydra-help") == 0
-    assert "--multirun" in line.out
-    assert line("--version") == 0
-    assert line("--cfg", "job", "-p", "trainer.schedule") == 0
-    assert line.out.startswith("# @package trainer.schedule\n_target_: ")
-    assert not list(line.project.iterdir())
-
-
-def test_cfg_job_prints_what_would_run(line):
-    assert line("--cfg", "job", "seed=3", "experiment=quick") == 0
-    assert "seed: 3\n" in line.out
-    assert "learning_rate: ${if_set:${model.pretrained},2e-5,1e-3}" in line.out
-    assert line("--cfg", "job", "--resolve", "experiment=quick") == 0
-    assert "learning_rate: 0.001" in line.out
-    assert line("--cfg", "hydra", "--resolve") == 0
-    assert "output_dir: ???" in line.out
-
-
 def test_cfg_prints_a_config_that_is_not_valid_yet_but_no_unknown_option(line):
     assert line("--cfg", "job", "seed=-1", "data=text_classification") == 0
     assert "source: ???\n" in line.out
     assert "did you mean bert?" in line.refuses("--cfg", "job", "model=brt")
-
-
-def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path):
-    began = time.monotonic()
-    script = [sys.executable, ROOT / "scripts" / "train.py", f"hydra.run.dir={tmp_path}/run"]
-    command = [*script, "trainer.learning_rte=1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert time.monotonic() - began < 10  # the machine may be shared; the figure is in the log
-    assert (done.returncode, done.stdout) == (2, "")
-    [error] = done.stderr.splitlines()
-    assert error == "trainer.learning_rte=1: unknown key; did you mean trainer.learning_rate?"
-    assert not list(tmp_path.iterdir())
 
 
 def begin(folder: Path, overrides: list[str] | None = None) -> None:
@@ -241,7 +173,6 @@ def begin(folder: Path, overrides: list[str] | None = None) -> None:
     ("name", "begun", "code", "text"),
     [
         ("tunned", None, 66, "did you mean {}/tuned?"),
-        ("begun", {}, 76, "before the first checkpoint; repeat the command"),
         ("known", {"overrides": ["model=cnn_hybrid"]}, 76, "before the first checkpoint; repeat"),
     ],
 )
@@ -252,28 +183,28 @@ def test_continuing_a_run_never_trains_the_default_experiment_instead(
     if begun is not None:
         begin(tmp_path / name, **begun)
     before = sorted(tmp_path.rglob("*"))
-    assert main([f"hydra.run.dir={tmp_path / name}", "resume=auto", "trainer.max_steps=9"]) == code
+    args = [f"hydra.run.dir={tmp_path / name}", "resume=auto", "trainer.max_steps=9"]
+    assert main(args) == code
     assert text.format(tmp_path) in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_command_that_says_what_to_train_begins_a_run_again(tmp_path):
-    begin(tmp_path / "lm", overrides=["model=transformer", "data=streaming"])
-    folder = f"hydra.run.dir={tmp_path}/lm"
-    check_run_to_continue([folder, "resume=auto", "model=transformer", "data=streaming"])
-    with pytest.raises(CheckpointUnavailableError):
-        check_run_to_continue([folder, "resume=auto", "seed=1"])
+    if begun is not None:
+        check_run_to_continue([*args, "model=cnn_hybrid"])  # It says what to train.
 
 
 def test_a_folder_without_a_run_is_refused_where_the_command_says_nothing_else(tmp_path, capsys):
-    begin(tmp_path / "tuned")
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.csv").touch()
-    for name, got in (
-        ("missing", "no such folder"),
-        ("empty", "a folder without a run"),
-        ("t.csv", "a file"),
-    ):
+    faults = {"missing": "no such folder", "empty": "a folder without a run", "t.csv": "a file"}
+    for name, got in faults.items():
         assert main([f"hydra.run.dir={tmp_path}/{name}", "resume=auto"]) == 66
         assert f"{tmp_path}/{name}: {got}" in capsys.readouterr().err
     assert not list((tmp_path / "empty").iterdir())
+
+
+@pytest.mark.parametrize(
+    "args", [[], ["nonsense"], ["query=csh"], ["install=bash", "query=bash"]], ids=" ".join
+)
+def test_a_wrong_request_for_completion_is_one_line(args, monkeypatch, capsys):
+    monkeypatch.setenv("COMP_LINE", "train x")
+    assert main(["-sc", *args]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

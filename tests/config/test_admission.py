@@ -45,6 +45,8 @@ def test_the_leaves_of_the_list_count(stored, current, caplog):
     for key in (*numbers, *texts):
         setting(key, 3 if key in numbers else "x")(stored)
     caplog.set_level(logging.INFO)
+    stored["callbacks"]["second"] = stored["callbacks"]["early_stopping"] | {"patience": 2}
+    stored["tags"] = {"ticket": "https://tracker/1"}
     assert admit(stored, current, "run") == stored
     assert "left out" not in caplog.text
 
@@ -84,12 +86,6 @@ def test_what_each_command_says_itself_is_neither_taken_over_nor_named(
     caplog.set_level(logging.INFO)
     assert admit(stored, current, "run")["resume"] is None
     assert not caplog.messages
-
-
-def test_a_training_callback_under_another_name_counts(stored, current):
-    node = stored["callbacks"]["early_stopping"] | {"patience": 2}
-    stored["callbacks"]["second"] = node
-    assert admit(stored, current, "run")["callbacks"]["second"] == node
 
 
 def test_a_callback_that_the_run_left_out_stays_left_out(stored, current):
@@ -136,11 +132,6 @@ def test_an_address_has_to_be_typed(key, value, stored, current):
     admit(stored, current, "run", [key])
     setting(key, value)(current)
     admit(stored, current, "run")
-
-
-def test_a_tag_may_be_an_address(stored, current):
-    stored["tags"] = {"ticket": "https://tracker/1"}
-    assert admit(stored, current, "run")["tags"] == stored["tags"]
 
 
 def test_the_config_for_reading_is_valid_and_reaches_nothing(stored):
@@ -199,13 +190,9 @@ def test_a_journal_of_a_sweep_may_also_say_how_it_is_swept():
     assert not any(map(may_override, [*allowed, *refused]))
 
 
-def test_stored_options_are_plain_names():
-    choices = {"model": "bert", "trainer/loss": "../../../evil", "cloud": "s3", "hydra/x": "y"}
-    assert admitted_choices(choices) == {"model": "bert"}
-
-
-def test_trust_is_typed():
-    assert is_trusted(["trust_folder=true"])
+def test_stored_options_are_plain_names_and_trust_is_typed():
     assert is_trusted(["seed=1", "trust_folder=True"])
     for typed in ([], ["trust_folder=false"], ["tags.trust_folder=true"]):
         assert not is_trusted(typed)
+    choices = {"model": "bert", "trainer/loss": "../../../evil", "cloud": "s3", "hydra/x": "y"}
+    assert admitted_choices(choices) == {"model": "bert"}

@@ -108,14 +108,6 @@ def test_another_config_folder_allows_no_further_targets(line, tmp_path):
     assert "tracking._target_=os.makedirs: refused: os.makedirs" in refusal
 
 
-def test_a_folder_may_be_added_to_the_search_path(line, tmp_path):
-    own = tmp_path / "own" / "experiment"
-    own.mkdir(parents=True)
-    (own / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
-    assert line(f"hydra.searchpath=[{own.parent}]", "experiment=mine") == 0
-    assert line.runs[0][0].seed == 7
-
-
 def test_a_pickle_is_not_rerun(line):
     assert "--experimental-rerun" in line.refuses("--experimental-rerun", "x.pickle", code=77)
 

@@ -7,20 +7,13 @@ from mlxlab.config import paths
 from mlxlab.config.paths import project_root
 from support.commands import command
 from support.past_run import past_run
-from support.processes import ROOT, run, tiny_overrides
+from support.processes import ROOT, succeed_here, tiny_overrides
 
 crossvalidate, evaluate, info, launch = map(
     command, ("crossvalidate", "evaluate", "info", "launch")
 )
-COMMANDS = [
-    (train, ["model=bert"]),
-    (train, ["--help"]),
-    (info, ["presets"]),
-    (info, ["data", "data=titanic", "data.source=x"]),
-    (info, ["model=bert"]),
-    (launch, ["nproc=2", "model=bert"]),
-    (crossvalidate, ["folds=2"]),
-]
+COMMANDS = [(train, ["model=bert"]), (info, ["presets"]), (launch, ["nproc=2", "model=bert"])]
+COMMANDS += [(crossvalidate, ["folds=2"])]
 
 
 @pytest.fixture(name="run_folder", scope="module")
@@ -62,6 +55,5 @@ def test_outputs_of_a_checkout_stay_in_it_from_any_of_its_folders(monkeypatch):
 def test_outputs_go_below_the_current_folder_outside_of_the_checkout(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert project_root() == tmp_path
-    finished = run(*tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2"))
-    assert finished.returncode == 0, finished.stderr
+    succeed_here(*tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2"))
     assert len(list((tmp_path / "outputs").glob("*/*/summary.md"))) == 1

@@ -32,19 +32,15 @@ def install(tmp_path, monkeypatch):
     plugins.cache_clear()
 
 
-def test_a_registered_package_is_found_without_importing_it(install):
-    package = install("registered_one")
-    assert plugins() == {"registered_one": package / "conf"}
-    assert "registered_one" not in sys.modules
-
-
 def test_only_what_its_own_conf_names_of_itself_may_be_built(install):
     package = install("registered_two")
+    assert plugins() == {"registered_two": package / "conf"}
     others = "a: {_target_: os.system}\nb: {_target_: registered_two_more.Thing}\n"
     (package / "conf" / "model" / "others.yaml").write_text(others)
     assert why_disallowed("registered_two.parts.Mine") is None
     for target in ("registered_two.parts.Other", "os.system", "registered_two_more.Thing"):
         assert "not an allowed target" in why_disallowed(target)
+    assert "registered_two" not in sys.modules
 
 
 @pytest.mark.parametrize(

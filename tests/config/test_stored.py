@@ -38,11 +38,8 @@ def test_a_saved_config_is_read_as_it_was_saved(config, tmp_path):
         "[" * 10_000,
         "a: " + "{b: " * 5_000,
         "!!python/object/apply:os.system [echo]",
-        "- 1",
-        "just text",
         "",
         "model: 3",
-        "true: 1",
         "? [a, b]\n: 1",
         "a: \ud800".encode("utf-8", "surrogatepass"),
         b"\xff\xfe\x00",
@@ -63,12 +60,10 @@ def test_a_hostile_file_is_refused_quickly(tmp_path, text):
     ("key", "value", "message"),
     [
         ("seed", "x", "seed=x: expected a whole number"),
-        ("trainer.epochs", [1], "trainer.epochs: expected"),
         ("data", None, "data: expected an option of data"),
         ("model.wings", 2, "model.wings=2: unknown key"),
         ("trainer.loss.label_smoothing", "${oc.env:HOME}", "=${oc.env:HOME}: expected a number"),
         ("trainer.optimizer._target_", "mlxlab.training.optim.schedules.cosine", "of kind Optim"),
-        ("model.num_heads", 7, "model.num_heads=7: "),
     ],
 )
 def test_a_config_that_cannot_run_is_refused_by_key(config, key, value, message):

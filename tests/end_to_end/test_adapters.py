@@ -1,4 +1,4 @@
-"""LoRA through the whole program: trained, killed, resumed, verified, restored, in a run folder that was moved."""
+"""LoRA and QLoRA through the whole program: trained, killed, resumed, verified, restored, in a run folder that was moved."""
 
 import shutil
 from functools import partial
@@ -9,6 +9,7 @@ import pytest
 from mlxlab.checkpoint.store import load_named
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.layers import named_parameters
+from support.models import assert_same
 from support.processes import (
     final_state,
     killed_and_resumed,
@@ -34,27 +35,11 @@ def test_checkpoints_hold_what_is_trained(finished):
     assert "trains 834 of " in done.stderr
     files = sorted((folder / "base").iterdir())
     assert len(files) == 1
-    sizes = {
-        path.name: path.stat().st_size
-        for path in (folder / "checkpoints" / "step-00000006").iterdir()
-    }
-    assert sizes["model.safetensors"] < 10_000 < files[0].stat().st_size
-    assert sizes["optimizer.safetensors"] < 20_000, "moments of frozen weights"
-
-
-def test_adapters_on_random_weights_are_a_warning_where_a_run_begins(finished, tmp_path):
-    folder, done = finished
-    line = "model.adapter: the adapters train on random weights, which stay as they are; pass model.pretrained=..."
-    assert done.stderr.count(line) == 1
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    resumed = succeed_here(
-        f"hydra.run.dir={copy}", "resume=auto", "trainer.max_steps=7", "tracking=none"
-    )
-    assert "random weights" not in resumed.stderr
-    loaded = succeed_here(
-        *LORA(*SHORT), f"model.init_from={folder}", f"hydra.run.dir={tmp_path / 'loaded'}"
-    )
-    assert "random weights" not in loaded.stderr
+    checkpoint = folder / "checkpoints" / "step-00000006"
+    assert (checkpoint / "model.safetensors").stat().st_size < 10_000 < files[0].stat().st_size
+    moments = (checkpoint / "optimizer.safetensors").stat().st_size
+    assert moments < 20_000, "moments of frozen weights"
+    assert done.stderr.count("the adapters train on random weights") == 1
 
 
 def test_training_from_a_checkpoint_gives_the_next_one_bit_for_bit(finished):
@@ -65,10 +50,7 @@ def test_training_from_a_checkpoint_gives_the_next_one_bit_for_bit(finished):
 def test_the_adapted_model_is_restored_from_a_moved_folder(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "moved")
     restored, trained = restore_model(folder), named_parameters(restore_model(finished[0]).model)
-    assert all(
-        mx.array_equal(leaf, trained[name])
-        for name, leaf in named_parameters(restored.model).items()
-    )
+    assert_same(named_parameters(restored.model), trained)
     assert restored.model.backbone.layers[0].attention.query.scale == 8.0
     shutil.rmtree(folder / "base")
     done = run_here(f"run={folder}", script="evaluate")
@@ -77,10 +59,8 @@ def test_the_adapted_model_is_restored_from_a_moved_folder(finished, tmp_path):
 
 @pytest.mark.fault_injection
 def test_an_adapted_run_is_a_teacher_and_an_adapted_student_has_one(finished, tmp_path):
-    student = LORA(
-        *SHORT, "trainer=distill", f"trainer.teachers=[{finished[0]}]", "trainer.ema_decay=0.9"
-    )
-    succeed_here(*student, f"hydra.run.dir={tmp_path}")
+    distill = ["trainer=distill", f"trainer.teachers=[{finished[0]}]", "trainer.ema_decay=0.9"]
+    succeed_here(*LORA(*SHORT, *distill), f"hydra.run.dir={tmp_path}")
     names = load_named("last", tmp_path).weights
     assert any(name.endswith("lora_b") for name in names)
 
@@ -93,3 +73,34 @@ def test_an_adapted_run_is_a_teacher_and_an_adapted_student_has_one(finished, tm
 def test_a_killed_and_resumed_run_ends_in_the_same_state(tmp_path, options, step):
     reference = final_state(run(*LORA(*options), f"hydra.run.dir={tmp_path}/reference"))
     assert killed_and_resumed(LORA(*options), tmp_path / "killed", step) == reference
+
+
+QLORA = partial(LORA, "model/adapter=qlora", "model.quantization.group_size=32")
+
+
+def test_quantised_weights_with_adapters_are_trained_verified_and_restored(tmp_path):
+    succeed_here(*QLORA(*SHORT), f"hydra.run.dir={tmp_path}/run")
+    resumed = run_here(f"run={tmp_path}/run", "from_scratch=true", script="verify")
+    assert resumed.stdout.splitlines()[-1] == "verified", resumed.stderr
+    arrays = named_parameters(restore_model(tmp_path / "run").model)
+    query = "backbone.layers.0.attention.query"
+    assert arrays[f"{query}.base.weight"].dtype == mx.uint32
+    assert arrays[f"{query}.lora_a"].dtype == mx.float32
+    succeed_here(f"run={tmp_path}/run", script="evaluate")
+
+
+def test_quantised_weights_without_an_adapter_are_a_config_error(tmp_path):
+    done = run_here(*tiny_overrides("model.quantization.bits=8"), f"hydra.run.dir={tmp_path}/run")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "cannot be trained (all of them); add model/adapter=lora, or freeze them" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("options", [["model.quantization.mode=mxfp4"], ["trainer=optimized"]])
+@pytest.mark.parametrize("step", [5, 25])
+def test_a_killed_and_resumed_run_with_quantised_weights_ends_in_the_same_state(
+    tmp_path, options, step
+):
+    reference = final_state(run(*QLORA(*options), f"hydra.run.dir={tmp_path}/reference"))
+    assert killed_and_resumed(QLORA(*options), tmp_path / "killed", step) == reference

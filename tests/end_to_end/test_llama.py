@@ -13,7 +13,7 @@ from mlxlab.inference.text_generator import load_generator
 from mlxlab.models.build import build_model
 from models.test_llama import write
 from support.exported import LLAMA
-from support.processes import run_here, succeed
+from support.processes import run_here, succeed_here
 
 
 def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_path):
@@ -24,15 +24,15 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
     file = write(tmp_path / "small.gguf", model, tokenizer, context)
     lines = [json.dumps({"text": f"Line {n} tells of {n * n} sheep. " * 4}) for n in range(40)]
     (tmp_path / "text.jsonl").write_text("\n".join(lines))
-    settings = [
-        name
-        for name in SMALL
-        if not name.startswith(("model.", "trainer.max", "trainer.eval", "trainer.lear"))
-    ]
+    omitted = ("model.", "trainer.max", "trainer.eval", "trainer.lear")
+    settings = [name for name in SMALL if not name.startswith(omitted)]
     settings += ["model=transformer", "trainer.learning_rate=1e-9", "trainer.eval_every=3"]
-    settings += ["resume=auto"]
-    settings += [f"data.source={tmp_path}/text.jsonl", f"hydra.run.dir={tmp_path}/run"]
-    succeed(*settings, f"model.pretrained={file}", "trainer.max_steps=3")
+    settings += [
+        "resume=auto",
+        f"data.source={tmp_path}/text.jsonl",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    succeed_here(*settings, f"model.pretrained={file}", "trainer.max_steps=3")
     sources = ([], [f"pretrained={file}"])
     of_run, of_file = (
         run_here(f"run={tmp_path}/run", *each, "--json", script="evaluate") for each in sources
@@ -42,16 +42,14 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
     assert published == pytest.approx(metrics, rel=1e-4)  # the learning rate changes nothing
     assert published != metrics
     file.unlink()
-    again = succeed(*settings, "trainer.max_steps=6")
+    again = succeed_here(*settings, "trainer.max_steps=6")
     assert "resumed from step-00000003" in again.stderr
     writer = load_generator(tmp_path / "run")
     weights = np.array(model.backbone.embedding.weight)
     np.testing.assert_allclose(np.array(writer.model.backbone.embedding.weight), weights, atol=1e-6)
-    assert writer.tokenizer.encode("sheep", special=False) == tokenizer.encode(
-        "sheep", special=False
-    )
+    expected = tokenizer.encode("sheep", special=False)
+    assert writer.tokenizer.encode("sheep", special=False) == expected
     assert writer.context == 40, "the positions of the pretrained model"
-    continued = succeed(
-        f"run={tmp_path}/run", "prompt=Line 3 tells", "max_tokens=4", script="generate"
-    )
+    prompt = ["prompt=Line 3 tells", "max_tokens=4"]
+    continued = succeed_here(f"run={tmp_path}/run", *prompt, script="generate")
     assert continued.stdout.startswith("Line 3 tells")

@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxlab.checkpoint.store import load_named
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.layers import named_parameters
 from support.processes import NO_PLOTS, final_state, run_here, succeed_here
@@ -33,9 +34,8 @@ TITANIC = ["data.batch_size=8", "data.prefetch=0", "data.baselines=false", "data
 
 def model_of(name, **change):
     """The overrides of a model of each kind."""
-    config = ", ".join(
-        f"{key}: {json.dumps(value)}" for key, value in {**CONFIGS[name], **change}.items()
-    )
+    values = {**CONFIGS[name], **change}
+    config = ", ".join(f"{key}: {json.dumps(value)}" for key, value in values.items())
     return ["model=mlx_lm", f"model.config={{{config}}}", "tracking=none", *NO_PLOTS]
 
 
@@ -44,20 +44,13 @@ def text(tmp_path_factory):
     file = tmp_path_factory.mktemp("text") / "text.txt"
     draw = np.random.default_rng(0)
     file.write_text("\n".join("".join(draw.choice(list("abcdef "), 60)) for _ in range(60)))
-    return [
-        *(
-            "data=streaming",
-            "data/tokenizer=characters",
-            f"data.source={file}",
-            "data.reading.document_unit=line",
-        ),
-        *("data.seq_len=16", "data.batch_size=4", "data.prefetch=0"),
-    ]
+    settings = ["data=streaming", "data/tokenizer=characters", f"data.source={file}"]
+    settings += ["data.reading.document_unit=line", "data.seq_len=16", "data.batch_size=4"]
+    return [*settings, "data.prefetch=0"]
 
 
 def train(folder, *overrides):
-    done = succeed_here(*overrides, f"hydra.run.dir={folder}")
-    return done
+    return succeed_here(*overrides, f"hydra.run.dir={folder}")
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -75,41 +68,27 @@ def test_training_from_a_checkpoint_gives_the_next_one_bit_for_bit(trained):
 
 def test_it_is_a_teacher_and_a_student(trained, text, tmp_path):
     name, folder = trained
-    done = train(
-        tmp_path,
-        *model_of(name),
-        *text,
-        *SHORT,
-        "trainer=distill",
-        f"trainer.teachers=[{folder}]",
-        "seed=1",
-    )
+    distill = ["trainer=distill", f"trainer.teachers=[{folder}]", "seed=1"]
+    done = train(tmp_path, *model_of(name), *text, *SHORT, *distill)
     assert f"teacher: {folder}" in done.stderr
-    state = json.loads((tmp_path / "checkpoints" / "step-00000004" / "state.json").read_text())
-    assert all(
-        metrics["train/kl"] > 0 for _, metrics in state["history"]["curve"] if "train/kl" in metrics
-    )
-    assert any("train/kl" in metrics for _, metrics in state["history"]["curve"])
+    curve = load_named("last", tmp_path).state["history"].curve
+    divergences = [metrics["train/kl"] for _, metrics in curve if "train/kl" in metrics]
+    assert min(divergences) > 0
 
 
 def test_the_cache_gives_the_tokens_of_the_whole_row(trained):
     restored = restore_model(trained[1])
-    backbone, tokens = (
-        restored.model.backbone,
-        restored.encoder.tokenizer.encode("abc", special=False),
-    )
+    backbone = restored.model.backbone
+    tokens = restored.encoder.tokenizer.encode("abc", special=False)
     cache, cached = backbone.new_cache([0]), tokens
     for _ in range(8):
         new = cached if cached is tokens else cached[-1:]
         cached = [*cached, int(mx.argmax(backbone.extend(mx.array([new]), cache)[0, -1]).item())]
         row = mx.array([cached[:-1]])
-        assert cached[-1] == int(
-            mx.argmax(restored.model(row, mx.ones(row.shape, mx.bool_))[0, -1]).item()
-        )
-    done = run_here(
-        f"run={trained[1]}", "prompt=abc", "max_tokens=8", "temperature=0", script="generate"
-    )
-    assert (done.returncode, done.stdout[:3]) == (0, "abc"), done.stderr
+        logits = restored.model(row, mx.ones(row.shape, mx.bool_))
+        assert cached[-1] == int(mx.argmax(logits[0, -1]).item())
+    args = [f"run={trained[1]}", "prompt=abc", "max_tokens=8", "temperature=0"]
+    assert succeed_here(*args, script="generate").stdout.startswith("abc")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -128,27 +107,9 @@ def test_adapters_are_trained_resumed_and_merged(name, text, tmp_path):
     np.testing.assert_allclose(np.array(merged(tokens)), np.array(expected), atol=1e-5)
 
 
-def test_a_config_that_is_no_mapping_is_one_line(tmp_path):
-    done = run_here(
-        "model=mlx_lm", "model.config=3", "tracking=none", f"hydra.run.dir={tmp_path}/run"
-    )
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-    assert done.stderr.startswith("model.config=3: ")
-
-
-def test_a_resume_with_another_config_names_what_differs(trained):
-    key = "num_hidden_layers"
-    done = run_here(f"resume={trained[1]}", f"model.config.{key}=3", "trainer.max_steps=6")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-    assert done.stderr.startswith(
-        f"model.config.{key}=3: was 2 in the checkpoint; a resume can raise"
-    )
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_adapters_are_inserted_by_a_growth_schedule(name, text, tmp_path):
+def test_adapters_are_inserted_by_a_growth_schedule(text, tmp_path):
     operations = "callbacks.growth.operations=[{id: a, op: set_lora, rank: 2, when: {or_steps: 2}}]"
-    train(tmp_path, *model_of(name), *text, *SHORT, operations)
+    train(tmp_path, *model_of("mamba"), *text, *SHORT, operations)
     names = named_parameters(restore_model(tmp_path, "last").model)
     assert any(path.endswith("lora_b") for path in names)
 
@@ -178,19 +139,15 @@ def test_a_classifier_is_trained_and_predicts(name, tmp_path):
     [
         ({"model_type": "llma"}, [], "no architecture 'llma'"),
         ({"num_hidden_layer": 2}, [], "no num_hidden_layer; did you mean num_hidden_layers?"),
-        (
-            {},
-            [f"callbacks.growth.operations={STACK}"],
-            "the model has no key 'num_layers'",
-        ),
+        ({}, [f"callbacks.growth.operations={STACK}"], "the model has no key 'num_layers'"),
+        ({}, ["model.config=3"], "model.config=3: "),
     ],
 )
 def test_what_does_not_fit_such_a_model_is_one_line_before_the_run(
     change, overrides, message, text, tmp_path
 ):
-    done = run_here(
-        *model_of("llama", **change), *text, *SHORT, *overrides, f"hydra.run.dir={tmp_path}/run"
-    )
+    args = [*model_of("llama", **change), *text, *SHORT, *overrides]
+    done = run_here(*args, f"hydra.run.dir={tmp_path}/run")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert message in done.stderr
     assert not (tmp_path / "run" / "checkpoints").exists()

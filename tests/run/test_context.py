@@ -1,29 +1,12 @@
 """The first line of a run."""
 
-import os
-import sys
-
 import pytest
 
 from mlxlab.run.context import announce, run_name, tracked_name
 from mlxlab.run.writer import RunWriter
-from mlxlab.terminal.messages import configure_logging
 from support.run_records import blank_record
 
 CFG = {"name": None, "model": {"pretrained": None}}
-
-
-def test_a_terminal_shows_at_once_what_runs_and_where(tmp_path, monkeypatch):
-    parent, child = os.openpty()
-    configure_logging()
-    with os.fdopen(child, "w") as terminal, monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", terminal)
-        announce(CFG | {"name": "mine"}, tmp_path)
-    assert (
-        os.read(parent, 500).decode().strip()
-        == f"mine in {tmp_path}: loading MLX, data and model ..."
-    )
-    os.close(parent)
 
 
 def test_the_first_line_of_a_resume_names_the_run_that_continues(tmp_path, monkeypatch):
@@ -35,13 +18,6 @@ def test_the_first_line_of_a_resume_names_the_run_that_continues(tmp_path, monke
     for changes in ({"resume": "auto"}, {"resume": None}, {"resume": "auto", "name": "other"}):
         announce(CFG | changes, tmp_path)
     assert [text.partition(" in ")[0] for text in shown] == ["mine", tmp_path.name, "other"]
-
-
-def test_a_pipe_gets_no_line_of_a_quick_start(tmp_path, capsys):
-    configure_logging()
-    with announce(CFG, tmp_path):
-        pass
-    assert capsys.readouterr() == ("", "")
 
 
 LOADED = [{"pretrained": "minilm"}, {"init_from": "outputs/x"}]

@@ -1,6 +1,5 @@
 """The config of a resumed run: that of its checkpoint, with what was typed."""
 
-import re
 import shutil
 
 import pytest
@@ -14,7 +13,7 @@ from mlxlab.record.run_file import read_run
 from mlxlab.run import entry
 from mlxlab.run.entry import resumed_choices
 from mlxlab.terminal.program import run_dir_override
-from mlxlab.views.commands import continuing_lines, typed_commands
+from mlxlab.views.commands import continuing_lines
 from support.configs import user_config  # noqa: F401
 from support.html_pages import ParsedPage
 from support.processes import final_state, passed, run_here, succeed_here, tiny_overrides
@@ -73,6 +72,7 @@ def test_another_trainer_keeps_what_was_typed_of_it_in_all_attempts(run_dir):
     passed(resume(run_dir, "trainer.max_steps=5", "trainer.log_every=3"))
     resumed = passed(resume(run_dir, "trainer=optimized", "trainer.max_steps=6"))
     trainer = stored(run_dir)["trainer"]
+    assert stored(run_dir)["tags"]["note"] == "${x}"
     assert (trainer["eval_every"], trainer["log_every"], trainer["max_steps"]) == (4, 3, 6)
     assert trainer["step"]["_target_"].endswith("OptimizedStep")
     assert "trainer.eval_every" not in resumed.stderr
@@ -81,50 +81,23 @@ def test_another_trainer_keeps_what_was_typed_of_it_in_all_attempts(run_dir):
 
 def test_a_finished_run_says_so_and_which_limit_ended_it(finished_run, run_dir):
     state = read_run(finished_run).training.final_state
-    resumed = resume(run_dir)
+    resumed = passed(resume(run_dir))
     message = "already finished at step 4 (trainer.max_steps=4)"
-    assert (resumed.returncode, resumed.stderr.splitlines()[-1]) == (0, message)
-    assert (final_state(resumed).split()[0], resumed.stdout.count("\n")) == (
-        f"final_state={state}",
-        1,
-    )
+    assert resumed.stderr.splitlines()[-1] == message
+    assert final_state(resumed).split()[0] == f"final_state={state}"
     assert read_run(run_dir).status == "finished"
     assert resume(run_dir, "trainer.epochs=300").stderr.splitlines()[-1] == message
     lower = resume(run_dir, "trainer.max_steps=3").stderr.splitlines()[-1]
     assert lower == message.replace("max_steps=4", "max_steps=3")
     (run_dir / "run.json").write_text("{")  # as if killed while it was written
     ended = resume(run_dir, "trainer.max_steps=3")
-    assert "finished: " in ended.stdout
-    assert "trainer.max_steps=3 is already passed (step 4): the run ends here" in ended.stderr
-    assert " 0 tokens/s" not in ended.stderr
+    assert "trainer.max_steps=3 is already passed" in ended.stderr
     assert read_run(run_dir).is_evaluated
 
 
-def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_dir):
-    passed(resume(run_dir, "trainer.max_steps=5"))
-    passed(resume(run_dir, "trainer.max_steps=6"))
-    commands = ParsedPage(write_run_report(run_dir).read_text()).text
-    began = commands.partition("How to reproduce")[2].partition("original command")[2]
-    first, second, third = re.split(r"resumed \(\d\) ", began)
-    assert "trainer.max_steps=4 " in first
-    assert " hydra.run.dir=" in first
-    typed = [
-        f"hydra.run.dir={run_dir} tracking=none trainer.max_steps={steps} resume=auto"
-        for steps in (5, 6)
-    ]
-    assert second.startswith(f"at step 4 mlxlab train {typed[0]}")
-    assert third.startswith(f"at step 5 mlxlab train {typed[1]}")
-    assert list(typed_commands(read_info(run_dir).view).values())[1:] == [
-        f"mlxlab train {each}" for each in typed
-    ]
-
-
 def test_a_resume_from_an_earlier_checkpoint_drops_the_commands_after_it(run_dir):
-    passed(
-        resume(
-            run_dir, "trainer.max_steps=6", "checkpointing.every_steps=1", "checkpointing.keep=9"
-        )
-    )
+    keep = ["checkpointing.every_steps=1", "checkpointing.keep=9"]
+    passed(resume(run_dir, "trainer.max_steps=6", *keep))
     passed(resume(run_dir, "trainer.max_steps=7"))
     succeed_here("resume=step-5", "trainer.max_steps=8", f"hydra.run.dir={run_dir}")
     continued = read_info(run_dir).view.record.command.continued
@@ -149,17 +122,14 @@ def test_a_change_of_the_model_is_named_with_its_step(run_dir, tmp_path):
 def test_the_options_of_the_run_are_those_that_typed_keys_are_in(
     finished_run, tmp_path, monkeypatch
 ):
-    overrides = ["resume=auto", f"hydra.run.dir={finished_run}"]
-    assert resumed_choices(overrides)["model/adapter"] == "none"
-    assert resumed_choices([f"resume={finished_run}/checkpoints/last"]) == resumed_choices(
-        overrides
-    )
-    assert resumed_choices(overrides[1:]) == {}
     with_apostrophe = tmp_path / "it's"
     with_apostrophe.symlink_to(finished_run)
-    assert resumed_choices([run_dir_override(with_apostrophe), "resume=auto"]) == resumed_choices(
-        overrides
-    )
+    folder = f"hydra.run.dir={finished_run}"
+    choices = resumed_choices(["resume=auto", folder])
+    assert choices["model/adapter"] == "none"
+    assert resumed_choices([f"resume={finished_run}/checkpoints/last"]) == choices
+    assert resumed_choices([run_dir_override(with_apostrophe), "resume=auto"]) == choices
+    assert resumed_choices([folder]) == {}
     typed = ["model.adapter.rank=4", "data.packing.stride=7"]
     options = {"model/adapter": "lora", "data": "streaming", "trainer": "optimized"}
     monkeypatch.setattr(entry, "resumed_choices", lambda _: options)
@@ -168,25 +138,14 @@ def test_the_options_of_the_run_are_those_that_typed_keys_are_in(
     config = compose([*resumed, *typed])
     assert (config.model.adapter.rank, config.data.packing.stride) == (4, 7)
     assert config.trainer.step._target_.endswith("PlainStep")
-    with pytest.raises(
-        ConfigError, match=r"model.adapter.rnak=4: unknown key; did you mean model.adapter.rank"
-    ):
+    with pytest.raises(ConfigError, match=r"rnak=4: unknown key; did you mean model.adapter.rank"):
         compose([resumed[0], "model.adapter.rnak=4"])
-
-
-def test_an_escaped_interpolation_is_text_on_resume_too(run_dir):
-    assert stored(run_dir)["tags"]["note"] == "${x}"
-    passed(resume(run_dir, "trainer.max_steps=6"))
-    assert stored(run_dir)["tags"]["note"] == "${x}"
 
 
 def test_a_config_whose_values_conflict_is_refused_by_key(run_dir):
     resumed = resume(run_dir, "trainer.schedule.warmup=5")
-    assert resumed.returncode == 2
-    assert (
-        resumed.stderr
-        == "trainer.schedule.warmup=5: a warm-up of 5 steps is longer than the run of 4\n"
-    )
+    assert (resumed.returncode, resumed.stderr.count("\n")) == (2, 1)
+    assert resumed.stderr.startswith("trainer.schedule.warmup=5: ")
 
 
 @pytest.mark.parametrize("defaults", ["", "defaults: [other]\n", "defaults: [/experiment/other]\n"])

@@ -9,22 +9,19 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict
 
 import psutil
 import pytest
 
-from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted, RunPruned
 from mlxlab.record import provenance
 from mlxlab.record.attempts import read_now, seconds_of
 from mlxlab.record.run_file import DAMAGED, FILE, read_run, write_run
 from mlxlab.record.run_record import STATUSES, Parent, Training
 from mlxlab.run.context import set_aside_earlier_run
-from mlxlab.run.metadata import lineage
 from mlxlab.run.writer import RunWriter
 from mlxlab.views.run_view import RunView
-from support.processes import final_state, run, start, tiny_overrides, wait_for
+from support.processes import start, tiny_overrides, wait_for
 from support.run_records import attempt_of, blank_record, edit_run
 
 
@@ -35,16 +32,20 @@ def status_of(folder):
     return status
 
 
-def finish(folder, **fields):
-    """An attempt that trains and ends well."""
-    with RunWriter(folder) as writer:
-        writer.begin(blank_record(**fields))
-
-
 def refuse(folder):
     """An attempt that ends before it trains."""
     with pytest.raises(InputNotFoundError), RunWriter(folder):
         raise InputNotFoundError("no such file")
+
+
+def git_of(commit):
+    return lambda: {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": "false"}
+
+
+def finish(folder, **fields):
+    """An attempt that trains and ends well."""
+    with RunWriter(folder) as writer:
+        writer.begin(blank_record(**fields))
 
 
 @pytest.mark.parametrize(
@@ -74,11 +75,7 @@ def test_the_status_records_how_the_run_ended(tmp_path, error, status, code, tex
 
 def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path, monkeypatch):
     training = Training(best=7.5e-06, steps=12, final_state="2024", speed=float("nan"))
-    monkeypatch.setattr(
-        provenance,
-        "git",
-        lambda: {"mlflow.source.git.commit": "1234567", "mlflow.source.git.dirty": "false"},
-    )
+    monkeypatch.setattr(provenance, "git", git_of("1234567"))
     with RunWriter(tmp_path) as writer:
         writer.begin(blank_record())
         writer.trained(training, 7)
@@ -99,40 +96,6 @@ def test_the_next_attempt_keeps_id_and_name_and_adds_its_duration(tmp_path):
     assert after.attempts[0] == before.attempts[0]
     assert len(after.attempts) == 2
     assert after.training.seconds == pytest.approx(sum(each.seconds for each in after.attempts))
-
-
-def test_another_run_in_the_folder_counts_its_own_attempts_only(tmp_path):
-    for uid in ("0a", "0b"):
-        with RunWriter(tmp_path) as writer:
-            assert len(set_aside_earlier_run(writer)) == (uid == "0b")
-            writer.begin(blank_record(id=uid))
-    record = read_run(tmp_path)
-    [attempt] = record.attempts
-    assert record.id == "0b"
-    assert record.training.seconds == pytest.approx(attempt.seconds)
-    earlier = read_run(tmp_path / "earlier-0a")
-    assert (earlier.id, len(earlier.attempts)) == ("0a", 1)
-    assert status_of(tmp_path / "earlier-0a") == "finished"
-
-
-def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
-        writer.trained(Training(best=0.25), 1)
-    refuse(tmp_path)
-    record = read_run(tmp_path)
-    assert status_of(tmp_path) == "finished"
-    assert record.training.best == 0.25
-    assert [attempt.status for attempt in record.attempts] == ["finished", "failed"]
-    with suppress(RunInterrupted), RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
-        raise RunInterrupted("stopped", 15)
-    assert status_of(tmp_path) == "interrupted"
-    with RunWriter(tmp_path):
-        pass
-    assert status_of(tmp_path) == "finished"
-    refuse(tmp_path / "new")
-    assert status_of(tmp_path / "new") == "failed"
 
 
 @pytest.mark.parametrize("has_begun", [True, False])
@@ -198,52 +161,20 @@ def test_a_reused_process_id_does_not_make_a_dead_run_alive(tmp_path):
         assert read_now(tmp_path).status == "running"  # nobody here can tell
 
 
-def test_parents_are_the_runs_that_the_config_refers_to():
-    options = asdict(NO_DISTILLATION) | {"teachers": ["runs/a", "runs/b"]}
-    config = {
-        "model": {"pretrained": "bert"},
-        "trainer": {
-            "distillation": options
-            | {"_target_": "mlxlab.distillation.options.DistillationOptions"}
-        },
-    }
-    assert [(each.kind, each.of) for each in lineage(config)] == [
-        ("pretrained", "bert"),
-        ("teacher", "runs/a"),
-        ("teacher", "runs/b"),
-    ]
-
-
 def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
-    done = run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/done")
-    record = read_run(tmp_path / "done")
-    assert status_of(tmp_path / "done") == "finished"
-    assert final_state(done).startswith(f"final_state={record.training.final_state} ")
-    assert record.training.steps == 5
-    assert record.training.best == record.training.final["valid/loss"]
-    assert record.code.dirty in (True, False, None)
-    assert "trainer.max_steps=5" in record.command.overrides
-
-    settings = [
-        *tiny_overrides("trainer.max_steps=100000", "checkpointing.every_steps=2"),
-        "resume=auto",
-    ]
-    attempts = [
-        (settings, signal.SIGTERM, "interrupted"),
-        (["resume=auto"], signal.SIGKILL, "running"),
-    ]
-    stopped = tmp_path / "stopped"
+    settings = tiny_overrides("trainer.max_steps=100000", "checkpointing.every_steps=2")
+    attempts = [(settings, signal.SIGTERM, "interrupted"), ([], signal.SIGKILL, "running")]
     for typed, number, status in attempts:
-        process = start(*typed, f"hydra.run.dir={stopped}")
-        wait_for(stopped / "STATUS.running", process)
-        wait_for(stopped / "checkpoints", process)  # before, a signal ends the preparation
-        wait_until_begun(stopped, process)
-        assert read_now(stopped).status == "running"
+        process = start(*typed, f"hydra.run.dir={tmp_path}", "resume=auto")
+        wait_for(tmp_path / "STATUS.running", process)
+        wait_for(tmp_path / "checkpoints", process)  # before, a signal ends the preparation
+        wait_until_begun(tmp_path, process)
+        assert read_now(tmp_path).status == "running"
         process.send_signal(number)
         process.communicate()
-        assert status_of(stopped) == status
-    assert read_now(stopped).status == "killed"
-    record = read_run(stopped)
+        assert status_of(tmp_path) == status
+    assert read_now(tmp_path).status == "killed"
+    record = read_run(tmp_path)
     assert not psutil.pid_exists(record.attempts[-1].pid)
     assert len(record.attempts) == 2
     assert "trainer.max_steps=100000" in record.command.overrides
@@ -260,12 +191,6 @@ def wait_until_begun(folder, process):
         time.sleep(0.02)
 
 
-def test_an_error_found_before_training_leaves_no_run_folder(tmp_path):
-    refused = run(*tiny_overrides("data.source=nowhere.csv"), f"hydra.run.dir={tmp_path}/run")
-    assert (refused.returncode, refused.stderr.count("\n")) == (66, 1)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_damaged_record_is_one_line_and_a_new_run_replaces_it(tmp_path, caplog):
     finish(tmp_path)
     path = tmp_path / FILE
@@ -280,29 +205,12 @@ def test_a_damaged_record_is_one_line_and_a_new_run_replaces_it(tmp_path, caplog
     assert (tmp_path / DAMAGED).read_bytes() == damaged
 
 
-def test_a_finished_run_stays_finished_where_an_attempt_is_killed_before_it_begins(tmp_path):
-    finish(tmp_path)
-    seconds = read_run(tmp_path).training.seconds
-    killed = attempt_of("running", host=platform.node(), process_start=0.0, trained=False, end=None)
-
-    def kill(record):
-        record.status = "running"
-        record.attempts.append(killed)
-
-    edit_run(tmp_path, kill)
-    record = read_now(tmp_path)
-    assert [each.status for each in record.attempts] == ["finished", "killed"]
-    assert (record.status, record.training.seconds) == ("finished", seconds)
-    with RunWriter(tmp_path) as writer:
-        assert writer.earlier.status == "finished"
-
-
 def test_git_that_answers_late_writes_nothing_into_a_folder_that_is_free(tmp_path, monkeypatch):
     answers = threading.Event()
 
     def slow():
         answers.wait(30)
-        return {"mlflow.source.git.commit": "late", "mlflow.source.git.dirty": "false"}
+        return git_of("late")()
 
     monkeypatch.setattr(provenance, "git", slow)
     with RunWriter(tmp_path) as writer:
@@ -310,21 +218,6 @@ def test_git_that_answers_late_writes_nothing_into_a_folder_that_is_free(tmp_pat
     answers.set()
     writer.code(wait=30.0)
     assert read_run(tmp_path).code.commit == ""
-
-
-def test_an_attempt_that_was_killed_ends_with_the_last_change_of_its_folder(tmp_path):
-    process = {"host": platform.node(), "process_start": 990.0}
-    killed = attempt_of("running", start=1000.0, end=None, **process)
-    write_run(tmp_path, blank_record(id="a", attempts=[killed], has_begun=True))
-    for file in tmp_path.iterdir():
-        os.utime(file, (1060.0, 1060.0))
-    assert read_now(tmp_path).training.seconds == 60.0
-    (tmp_path / "output.log").write_text("of the next attempt")
-    with RunWriter(tmp_path):
-        pass
-    record = read_run(tmp_path)
-    assert (record.attempts[0].end, record.attempts[0].status) == (1060.0, "killed")
-    assert 60.0 <= record.training.seconds < 120.0
 
 
 def test_an_attempt_without_its_process_is_shown_as_ended_before_the_next_one_begins(tmp_path):
@@ -342,16 +235,15 @@ def test_an_attempt_without_its_process_is_shown_as_ended_before_the_next_one_be
     ended = read_now(tmp_path).attempts
     assert [(each.end, each.status) for each in ended] == [(1005.0, "killed"), (1060.0, "killed")]
     assert read_run(tmp_path).attempts[1] == dead, "nothing is written"
+    with RunWriter(tmp_path):
+        pass
+    assert read_run(tmp_path).attempts[1].end == 1060.0
 
 
 def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, monkeypatch):
     finish(tmp_path)
     before = read_run(tmp_path)
-    monkeypatch.setattr(
-        provenance,
-        "git",
-        lambda: {"mlflow.source.git.commit": "later", "mlflow.source.git.dirty": "false"},
-    )
+    monkeypatch.setattr(provenance, "git", git_of("later"))
     for _ in range(2):
         with RunWriter(tmp_path):
             pass
@@ -372,5 +264,7 @@ def test_an_earlier_run_of_a_stranger_moves_nowhere_but_into_the_folder(tmp_path
     edit_run(folder, lambda record: setattr(record, "id", uid))
     with RunWriter(folder) as writer:
         set_aside_earlier_run(writer)
+        writer.begin(blank_record(id="new"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert [each.status for each in read_run(folder).attempts] == ["finished"]
     assert read_run(folder / "earlier-run").id == uid

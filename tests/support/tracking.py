@@ -146,11 +146,13 @@ def upload(journal: Journal) -> list[str]:
 
 
 def start_trainer(
-    project: Path, name: str, count: int, ending: str = "FINISHED"
+    project: Path, name: str, count: int, ending: str = "FINISHED", prepare: str = ""
 ) -> subprocess.Popen[str]:
+    """A trainer in a process group of its own, which runs the code `prepare` first."""
     paths = [str(project / "outputs" / name), str(project)]
-    args = [sys.executable, "-c", TRAINER, *paths, str(count), ending]
-    return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    args = [sys.executable, "-c", f"{prepare}\n{TRAINER}", *paths, str(count), ending]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(args, **pipes, text=True, start_new_session=True)
 
 
 def query_store(project: Path, query: str) -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from mlxlab.tracking import queue
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.runs import RunReader
 from mlxlab.tracking.mlflow.store import open_client
-from support.commands import command
+from support.processes import passed
 from support.tracking import (
     finished_run,
     kill_uploader,
@@ -55,7 +55,7 @@ def names(listing):
     return [row[1] for row in table_rows(listing)]
 
 
-def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, capsys):
+def test_list_show_and_compare_print_the_runs_of_the_store(stored):
     assert names(runs_py(stored, "list").stdout) == ["run2", "run1", "run0"]
     assert names(runs_py(stored, "list", "limit=1").stdout) == ["run2"]
     failed = "filter=attributes.status = 'FAILED'"
@@ -77,11 +77,6 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
         assert run_id in shown
         assert ["valid/loss", "0.25"] in table_rows(shown)
         assert ["valid/accuracy", "0.8"] in table_rows(shown)
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stored}/mlruns/mlflow.db")
-    # The id names the folder, in which these runs have no manifest.
-    assert command("info")([f"run={uid[:8]}"]) == 66
-    assert f"{uid[:8]}: the run folder {stored}/outputs/run2" in capsys.readouterr().err
 
     diverged = table_rows(runs_py(stored, "show", "run1").stdout)
     assert ["valid/loss", "nan"] in diverged
@@ -142,16 +137,10 @@ def test_runs_whose_folder_is_gone_are_marked_as_deleted(project):
     ("args", "message"),
     [
         (["lst"], "did you mean list?"),
-        (["list", "lmit=3"], "did you mean limit?"),
         (["list", "limit=0"], "limit=0: expected a whole number"),
-        (["list", "limit=-3"], "limit=-3: expected a whole number"),
         (["list", "sort=valid/los"], "valid/los: no such key"),
         (["list", "experiment=mlxlb"], "not in the store"),
         (["show", "rum2"], "no such run"),
-        (["list", "filter=nonsense"], "filter"),
-        (["list", "params=sed"], "sed: no such key"),
-        (["diff", "run1"], "other=...: missing"),
-        (["list", "--jsn"], "did you mean json?"),
     ],
 )
 def test_a_wrong_argument_exits_with_2_and_one_line_that_names_the_nearest_valid_one(
@@ -183,27 +172,18 @@ def test_sync_uploads_what_waits_and_prints_it(project, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(queue, "start_uploading", lambda queue: False)
         folder = finished_run(project)
-    done = runs_py(project, "sync")
-    assert done.returncode == 0, done.stderr
-    assert f"{folder}: complete" in done.stdout
+    assert f"{folder}: complete" in passed(runs_py(project, "sync")).stdout
     assert query_store(project, "select count(*) from metrics") == [(1,)]
     assert "nothing is waiting" in runs_py(project, "sync").stdout
 
 
-def test_sync_takes_any_number_of_folders(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    assert command("runs")(["sync", *(f"{tmp_path}/run{i}" for i in range(1001))]) == 66
-    assert "run0: no such folder" in capsys.readouterr().err
-
-
+@pytest.mark.slow
 def test_sync_takes_over_from_a_running_process_which_resumes_afterwards(project):
     trainer = start_trainer(project, "a", 500, "hang")
     assert trainer.stdout.readline() == "logged\n"
     uploaded = "select count(*) from metrics"
     wait_until(lambda: query_store(project, uploaded) == [(1000,)], seconds=120)
-    done = runs_py(project, "sync")
-    assert done.returncode == 0, done.stderr
-    assert "its run is not over" in done.stdout
+    assert "its run is not over" in passed(runs_py(project, "sync")).stdout
     trainer.kill()
     trainer.communicate()
     wait_until(lambda: statuses(project) == ["KILLED"], seconds=120)
@@ -215,7 +195,7 @@ def test_sync_takes_over_from_a_running_process_which_resumes_afterwards(project
 def test_uploading_every_line_twice_changes_nothing(project):
     journal = make_journal(project)
     journal.start({"lr": 0.1}, {"note": "x"})
-    for step in range(1, 2001):
+    for step in range(1, 1101):  # more rows than a batch takes
         journal.log_metrics(step, {"loss": 1 / step, "nan": float("nan"), "inf": float("inf")})
     journal.log_dataset("titanic", "0123", "wheel")
     (journal.folder / "plot.txt").write_text("a plot")
@@ -226,8 +206,7 @@ def test_uploading_every_line_twice_changes_nothing(project):
     queries = [f"select * from {table} order by 1, 2, 3" for table in tables.split()]
     before = [query_store(project, query) for query in queries]
     forget_position(project)
-    done = runs_py(project, "sync", str(journal.folder))
-    assert done.returncode == 0, done.stderr
+    passed(runs_py(project, "sync", str(journal.folder)))
     after = [query_store(project, query) for query in queries]
     for query, old, new in zip(queries, before, after, strict=True):
         assert old, query

@@ -8,6 +8,7 @@ import pytest
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.cli.train import main
+from support.lines import LINES
 from support.processes import NO_PLOTS
 
 SIZES = """model.num_layers=1 model.hidden_size=16 model.num_heads=2 model.intermediate_size=16

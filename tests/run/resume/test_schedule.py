@@ -1,4 +1,4 @@
-"""The learning rate of a run that is prolonged: a schedule that has decayed restarts for the added steps."""
+"""What limits a resumed run: a schedule that has decayed restarts for the added steps, and epochs stay those that it began with."""
 
 import shutil
 
@@ -6,24 +6,18 @@ import mlx.core as mx
 import pytest
 
 from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.past_runs.collect_record import limit_of
 from mlxlab.training.optim.schedules import cosine
 from support.processes import final_state, succeed_here, tiny_overrides
 
-SETTINGS = tiny_overrides(
-    "trainer.max_steps=4",
-    "trainer.eval_every=4",
-    "trainer.log_every=1",
-    "trainer.learning_rate=1e-3",
-    "trainer.schedule.warmup=2",
-    "checkpointing.every_steps=2",
-    "checkpointing.keep=9",
-)
+SETTINGS = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4", "trainer.log_every=1")
+SETTINGS += ["trainer.learning_rate=1e-3", "trainer.schedule.warmup=2", "checkpointing.keep=9"]
+SETTINGS += ["checkpointing.every_steps=2"]
 WHOLE = [cosine(2, 0.0, peak=1e-3, steps=4)(mx.array(step)).item() for step in range(4)]
 
 
 def train(folder, *overrides):
-    finished = succeed_here(*overrides, f"hydra.run.dir={folder}")
-    return finished
+    return succeed_here(*overrides, f"hydra.run.dir={folder}")
 
 
 def rates(folder):
@@ -75,7 +69,32 @@ def test_a_run_that_had_not_ended_has_the_longer_schedule(finished, tmp_path):
 
 
 def test_a_constant_rate_stays_constant(tmp_path):
-    settings = [*SETTINGS, "trainer/schedule=constant"]
-    train(tmp_path, *settings)
+    train(tmp_path, *SETTINGS, "trainer/schedule=constant")
     train(tmp_path, "resume=auto", "trainer.max_steps=8")
     assert rates(tmp_path)[1:] == pytest.approx([1e-3] * 7)
+
+
+MODEL = ["model=bert", "model.num_layers=1", "model.hidden_size=8", "model.num_heads=1"]
+MODEL += ["model.intermediate_size=8"]
+DATA = ["data=text_classification", "data.text_column=text", "data.target=label", "data.seq_len=8"]
+
+
+def test_another_batch_size_does_not_shorten_a_run_that_is_resumed(tmp_path):
+    rows = [f"text number {row},{'ab'[row % 2]}" for row in range(64)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]))
+    folder = [f"hydra.run.dir={tmp_path}/run", "tracking=none"]
+    succeed_here(*MODEL, *DATA, f"data.source={tmp_path}/rows.csv", "trainer.max_steps=2", *folder)
+    assert epochs(tmp_path) == 100  # of 2 steps with 32 rows each
+    succeed_here("resume=auto", "data.batch_size=4", "trainer.max_steps=3", *folder)
+    assert epochs(tmp_path) == 100
+
+
+def epochs(folder):
+    store = CheckpointStore(folder / "run" / "checkpoints")
+    return store.load(read_only=True).state["metadata"]["epochs"]
+
+
+def test_a_run_shorter_than_its_steps_was_ended_by_another_limit():
+    config = {"trainer": {"max_steps": 1000, "epochs": "auto", "max_tokens": None}}
+    assert limit_of(config) == limit_of(config, 1000) == "max_steps"
+    assert limit_of(config, 200) == "epochs"

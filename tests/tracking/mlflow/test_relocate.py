@@ -73,13 +73,14 @@ def test_links_to_artifacts_survive_a_moved_project_folder(first, project):
 
 
 @pytest.fixture(name="small")
-def project_without_models(project):
+def project_without_models(project, no_syncer):
     """A project with one run that has a file."""
-    journal = make_journal(project / "small", wait=30.0)
+    journal = make_journal(project / "small", wait=0.0)
     journal.start({}, {})
     (journal.folder / "summary.md").write_text("summary")
     journal.log_artifact(journal.folder / "summary.md", "report")
     journal.end("FINISHED")
+    upload(journal)
     return project / "small"
 
 

@@ -13,7 +13,9 @@ from itertools import chain
 from pathlib import Path
 
 import psutil
+import pytest
 
+from support.commands import command
 from support.processes import environment
 from support.tracking import make_journal, wait_until
 
@@ -65,6 +67,7 @@ def _status(address: str, host: str) -> int:
         return error.code
 
 
+@pytest.mark.slow
 def test_the_user_interface_shows_a_run_of_the_store_and_allows_only_its_own_address(project):
     journal = make_journal(project)
     journal.start({"lr": 0.1}, {})
@@ -92,3 +95,27 @@ def test_the_user_interface_shows_a_run_of_the_store_and_allows_only_its_own_add
     [metric] = run["data"]["metrics"]
     assert (metric["key"], metric["value"], metric["step"]) == ("valid/loss", 0.25, 7)
     assert {"key": "lr", "value": "0.1"} in run["data"]["params"]
+
+
+main = command("ui")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["uri=sqlite:///nothing.db"], 69, "no store found"),
+        (["uri=https://server"], 2, "https://server: a server"),
+        (["port=0"], 2, "port=0"),
+        (["nonsense=1"], 2, "nonsense"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(tmp_path, monkeypatch, capsys, args, code, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlxlab.cli.ui.project_root", lambda: tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(args) == code
+    assert signal.getsignal(signal.SIGTERM) == before
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
