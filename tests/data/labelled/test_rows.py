@@ -143,26 +143,6 @@ def test_cells_that_count_as_missing(tmp_path, name, content):
     assert table_of(rows) == {"a": [None, None], "b": [None, None]}
 
 
-def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
-    for name, good, bad in [
-        ("a.csv", "x,y\n", "x,y,z\n"),
-        ("a.jsonl", '{"a": "x", "b": "y"}\n', '{"a": 1\n'),
-    ]:
-        start = "a,b\n" if name == "a.csv" else ""
-        rows = open_file(tmp_path, name, start + good * 150 + bad + good * 150, on_error="skip")
-        assert table_of(rows) == {"a": ["x"] * 300, "b": ["y"] * 300}
-        [part] = rows.parts
-        line = 152 if start else 151
-        assert part.num_malformed == 1
-        assert part.first_malformed.startswith(f"{tmp_path}/{name}:{line}: ")
-        again = read(tmp_path / name, tmp_path / "cache", "skip")
-        assert again.parts[0].first_malformed == part.first_malformed
-        with pytest.raises(DataError, match=rf"4 of 304 rows are malformed.*{name}:{line}"):
-            open_file(tmp_path, name, start + good * 150 + bad * 4 + good * 150, on_error="skip")
-        skipping = read(tmp_path / name, tmp_path / "cache", "skip", max_left_out=0.02)
-        assert (len(skipping), skipping.parts[0].num_malformed) == (300, 4)
-
-
 def test_a_changed_file_is_other_rows_and_a_moved_one_is_not(tmp_path):
     first = open_file(tmp_path, "a.csv", CSV)
     changed = open_file(tmp_path, "a.csv", CSV.replace("pos", "bad"))

@@ -139,16 +139,6 @@ def test_inference_restores_the_encoding_without_the_training_rows(tmp_path):
     assert json.loads((tmp_path / "data.json").read_text())["fingerprint"] == data.fingerprint
 
 
-def test_validation_batches_equal_what_inference_encodes(data):
-    rows = [ROWS[row] for row in data.split.valid]
-    for batch, start in zip(data.valid, range(0, len(rows), 64), strict=True):
-        part = rows[start : start + 64]
-        encoded = data.encoder.encode_rows(table_of(part))
-        ids = np.array([row.id for row in part])
-        for left, right in zip(batch, encoded._replace(example_ids=ids), strict=True):
-            np.testing.assert_array_equal(left, right)
-
-
 def test_a_damaged_folder_is_refused(few, tmp_path):
     few().save(tmp_path)
     text = (tmp_path / "data.json").read_text()
