@@ -9,9 +9,9 @@ from mlxlab.analysis import crossvalidation
 from mlxlab.analysis.comparison_runs import metric_of, read_finished
 from mlxlab.errors import DataError
 from mlxlab.record.run_file import write_run
-from mlxlab.record.run_record import Data, Model, Training
+from mlxlab.record.run_record import Data, Evaluation, Model, SplitResult, Training
 from support.commands import command
-from support.run_records import attempt_of, blank_record, write_result
+from support.run_records import attempt_of, blank_record, edit_run, write_result
 
 main = command("compare")
 
@@ -173,6 +173,10 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     row = next(row for row in table_rows(comparison) if row[0] == "distilled")
     assert row[-3:] == ["100", "50", "3"]
     assert (tmp_path / "comparison.html").read_text().count("<svg") == 2
+
+
+def subject_of(folder):
+    return json.loads((folder / "out" / "comparison.json").read_text())["subject"]
 
 
 def add_inputs(folder, overrides, baseline=None):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from data.test_loader import ids, new_bucket_loader, new_loader
-from mlxlab.data.batch import BatchIterator
 from mlxlab.data.wrappers import Prefetch, RepeatBatches, wrap_batches
 from mlxlab.errors import DataError
 from support.streams import make_batches
@@ -19,7 +18,6 @@ WRAPPERS = {
     "repeated": lambda batches: wrap_batches(batches, 0, 3),
     "prefetched and repeated": lambda batches: wrap_batches(batches, 2, 3),
 }
-MEMBERS = [name for name in vars(BatchIterator) if not name.startswith("_")]
 
 
 @pytest.fixture(params=itertools.product(LOADERS, WRAPPERS), ids=" ".join)
@@ -41,21 +39,6 @@ def take(batches, count):
             if len(taken) == count:
                 break
     return taken
-
-
-def test_every_member_of_the_protocol_is_implemented(new):
-    batches = new()
-    for name in MEMBERS:
-        getattr(batches, name)
-
-
-def test_properties_that_a_wrapper_does_not_change_are_those_of_its_source(new):
-    batches = new()
-    source = batches
-    while isinstance(source, Prefetch | RepeatBatches):
-        source = source.source
-    for name in ("batch_size", "tokens_per_batch", "skipped_records"):
-        assert getattr(batches, name) == getattr(source, name)
 
 
 @pytest.mark.parametrize("used", [0, 1, 3, 4, 6, 7, 13])

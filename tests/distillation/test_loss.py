@@ -16,10 +16,8 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.losses.loss import FocalLoss
 from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
-from mlxlab.training.steps.optimized import OptimizedStep
-from mlxlab.training.steps.step import PlainStep, weighted_sum
+from mlxlab.training.steps.step import weighted_sum
 from support.models import (
-    OPTIMIZED_STEP,
     TASK,
     FixedBatches,
     RandomBatches,
@@ -61,15 +59,6 @@ def gradients(loss, model, batch):
     return total.item(), np.concatenate([np.array(g).ravel() for _, g in tree_flatten(tree)])
 
 
-PLAIN = partial(PlainStep, max_grad_norm=1.0)
-
-
-def train(loss, step=PLAIN):
-    run = make_run(make_model(seed=0))
-    fit(make_trainer(loss=loss, step=step), run)
-    return weights_of(run.model)
-
-
 def test_the_loss_equals_its_formula():
     student, teacher, batch = make_model(dropout=0.0), make_model(seed=1, dropout=0.0), make_batch()
     z, t = (
@@ -87,9 +76,11 @@ def test_the_loss_equals_its_formula():
     np.testing.assert_allclose(unscaled.total, 0.3 * ce + 0.7 * kl, rtol=2e-5)
 
 
-def test_each_divergence_equals_its_formula():
+@pytest.mark.parametrize("classes", [5, 300])
+def test_each_divergence_and_the_gradient_of_forward_equal_their_formulas(classes):
     rng = np.random.default_rng(0)
-    t, z = rng.normal(size=(2, 5, 7)).astype(np.float32) * 3
+    z, t = rng.normal(size=(2, 3, classes)).astype(np.float32) * 4
+    targets = SoftTargets(mx.array(t))
     p, q = oracle(t / 2, axis=-1), oracle(z / 2, axis=-1)
     m = np.log((np.exp(p) + np.exp(q)) / 2)
 
@@ -102,30 +93,12 @@ def test_each_divergence_equals_its_formula():
         "jensen_shannon": (kl(p, m) + kl(q, m)) / 2,
     }
     for divergence, values in expected.items():
-        np.testing.assert_allclose(
-            soft_target_divergence(SoftTargets(mx.array(t)), mx.array(z), 2.0, divergence),
-            values,
-            rtol=1e-4,
-            atol=1e-6,
-        )
-
-
-@pytest.mark.parametrize("classes", [5, 300])
-def test_the_forward_divergence_and_its_gradient_equal_their_formulas(classes):
-    rng = np.random.default_rng(0)
-    z, t = rng.normal(size=(2, 3, classes)).astype(np.float32) * 4
-    slope = mx.grad(
-        lambda z: soft_target_divergence(SoftTargets(mx.array(t)), z, 2.0, "forward").sum()
-    )(mx.array(z))
-    q, p = (np.exp(oracle(x / 2, axis=-1)) for x in (z, t))
-    np.testing.assert_allclose(slope, (q - p) / 2, rtol=1e-3, atol=1e-6)
-    kl = (p * (oracle(t / 2, axis=-1) - oracle(z / 2, axis=-1))).sum(axis=-1)
-    np.testing.assert_allclose(
-        soft_target_divergence(SoftTargets(mx.array(t)), mx.array(z), 2.0, "forward"), kl, rtol=1e-4
-    )
-    assert not np.any(
-        np.array(soft_target_divergence(SoftTargets(mx.array(t)), mx.array(t), 2.0, "forward"))
-    )
+        actual = soft_target_divergence(targets, mx.array(z), 2.0, divergence)
+        np.testing.assert_allclose(actual, values, rtol=1e-4, atol=1e-6)
+    forward = partial(soft_target_divergence, targets, temperature=2.0, kind="forward")
+    slope = mx.grad(lambda z: forward(z).sum())(mx.array(z))
+    np.testing.assert_allclose(slope, (np.exp(q) - np.exp(p)) / 2, rtol=1e-3, atol=1e-6)
+    assert not np.any(np.array(forward(mx.array(t))))
 
 
 def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
@@ -147,27 +120,6 @@ def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
     assert weights_of(run.model).keys() == names
     teacher.out.weight = teacher.out.weight + 1e-7
     assert loss.teachers.ensemble.digest() != before
-
-
-def test_distilling_with_the_optimized_step_equals_the_plain_step():
-    teacher = make_model(seed=1)
-    plain = train(distill(teacher))
-    step = partial(OptimizedStep, **OPTIMIZED_STEP)
-    for name, leaf in train(distill(teacher), step=step).items():
-        np.testing.assert_allclose(leaf, plain[name], rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("combine", ["logits", "probabilities"])
-def test_an_ensemble_of_equal_members_equals_one_member(combine):
-    batch, member = make_batch(), make_model(seed=1)
-    single = Ensemble([member])(batch.tokens, batch.segment_ids)
-    for n in (2, 3, 5):
-        several = Ensemble([member] * n, mean=combine)(batch.tokens, batch.segment_ids)
-        if combine == "logits":
-            np.testing.assert_array_equal(several, single)
-        np.testing.assert_allclose(
-            mx.softmax(several, axis=-1), mx.softmax(single, axis=-1), rtol=1e-6
-        )
 
 
 def test_the_router_weights_each_teacher_by_its_confidence_in_the_true_class():

@@ -1,6 +1,5 @@
 """Laws of distillation that hold for every kind of task; what is special of labels and numbers."""
 
-from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -20,16 +19,14 @@ from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.options import DistillationOptions
 from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import Teachers
-from mlxlab.errors import ConfigError, NotAllowedError
-from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence
+from mlxlab.errors import NotAllowedError
+from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.task_loss import TaskLoss
 from mlxlab.training.losses.weighted_sum import LinearCoefficient
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.steps.step import PlainStep
 from support.models import TASKS, RandomBatches, assert_same, make_model, weights_of
-
-KINDS = ["multi_label", "regression"]
 
 
 def model_of(kind, seed=0):
@@ -57,16 +54,12 @@ def train(loss, kind, steps=3):
     return weights_of(model)
 
 
-def assert_equal_weights(actual, expected):
-    assert_same(actual, expected)
-
-
 @pytest.mark.parametrize("kind", TASKS)
 def test_distillation_without_teachers_or_with_alpha_1_is_the_loss_of_the_task_bit_for_bit(kind):
     task = TASKS[kind]
     plain = train(TaskLoss(0.0, "mse", 1.0, task=task), kind)
     for loss in (distill(task=task), distill(model_of(kind, 1), alpha=1.0, task=task)):
-        assert_equal_weights(train(loss, kind), plain)
+        assert_same(train(loss, kind), plain)
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -154,14 +147,6 @@ def test_a_residual_student_is_completed_by_the_earlier_ones(kind):
     np.testing.assert_allclose(loss(student, batch).total, expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_router_is_refused_for_a_task_without_classes(kind):
-    with pytest.raises(
-        ConfigError, match=rf"trainer\.loss\.router: expected null for the task {kind}"
-    ):
-        distill(model_of(kind), router=true_class_confidence, task=TASKS[kind])
-
-
 @pytest.mark.parametrize("kind", TASKS)
 def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities_and_of_numbers(kind):
     models = [model_of(kind, n) for n in (1, 2)]
@@ -194,7 +179,7 @@ def test_training_with_cached_outputs_equals_training_without_a_cache_bit_for_bi
         cache = TeacherCache(
             task.num_classes, "float32", folder=tmp_path, num_classes=task.num_classes
         )
-        assert_equal_weights(train_with(cache), online)
+        assert_same(train_with(cache), online)
         cache.flush()
         assert cache.misses == misses
 
@@ -280,12 +265,3 @@ def test_a_teacher_that_read_other_texts_is_refused():
     for student, its in [(0, 1), (0, 2), (2, 3), (2, 4)]:
         with pytest.raises(NotAllowedError, match="reads a row in another form than the student"):
             align(teacher, task, task, encoders=(encoders[student], encoders[its]))
-
-
-def test_all_outputs_are_stored_where_there_are_no_classes(tmp_path):
-    data = SimpleNamespace(
-        task=TASKS["multi_label"], fingerprint="f", tokenizer=SimpleNamespace(fingerprint="t")
-    )
-    loading = replace(loader(teacher_cache={"top_k": 2}), cache=tmp_path)
-    ensemble = Ensemble([FrozenModel(model_of("multi_label"))])
-    assert loading._open_cache(data, ensemble, None).width == 3

@@ -1,15 +1,13 @@
 """Teachers that are no model of the run: a file of predictions, and what a mixture said of its training rows."""
 
 import csv
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch
-from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.distillation.teachers import VALUES, HeldOutTargets, Teachers, load_predictions
-from mlxlab.errors import ConfigError, DataError, NotAllowedError
+from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.models.baselines.mixture import OutOfFold
 from support.labelled import make_texts
 
@@ -70,34 +68,26 @@ def test_numbers_are_standardised_as_the_targets(make, tmp_path):
     np.testing.assert_allclose(said.outputs[:, 0], data.training_targets, rtol=1e-5, atol=1e-6)
 
 
+def with_rows(*numbers):
+    return {"row": [*numbers, *range(len(numbers) + 1, COUNT + 1)]} | columns_of(np.arange(COUNT))
+
+
+def with_bad(*cells, good=GOOD):
+    return {"probability_good": good, "probability_bad": [*cells, *(1 - good[len(cells) :])]}
+
+
 FAULTS = {
     "expected the 40 rows of": columns_of(np.arange(COUNT - 1)),
     "no column 'probability_bad'": {"probability_good": GOOD},
-    "forest.csv:3: expected each number of a row once": {
-        "row": [1, 1, *range(3, COUNT + 1)],
-        **columns_of(np.arange(COUNT)),
-    },
-    "forest.csv:2: expected the number of a row": {
-        "row": [0.5, *range(2, COUNT + 1)],
-        **columns_of(np.arange(COUNT)),
-    },
+    "forest.csv:3: expected each number of a row once": with_rows(1, 1),
+    "forest.csv:2: expected the number of a row": with_rows(0.5),
     "no prediction of row": {"row": np.arange(COUNT) + 2, **columns_of(np.arange(COUNT))},
-    "forest.csv:2: expected probabilities that sum to 1": {
-        "probability_good": GOOD,
-        "probability_bad": GOOD,
-    },
-    "forest.csv:2: expected probabilities from 0 to 1": {
-        "probability_good": GOOD + 1,
-        "probability_bad": -GOOD,
-    },
-    "forest.csv:2: expected a number in column 'probability_bad', got none": {
-        "probability_good": GOOD,
-        "probability_bad": ["", *(1 - GOOD[1:])],
-    },
-    r"forest.csv:3: column 'probability_bad': expected a finite number": {
-        "probability_good": GOOD,
-        "probability_bad": [1 - GOOD[0], "half", *(1 - GOOD[2:])],
-    },
+    "forest.csv:2: expected probabilities that sum to 1": with_bad(*GOOD),
+    "forest.csv:2: expected probabilities from 0 to 1": with_bad(*-GOOD, good=GOOD + 1),
+    "forest.csv:2: expected a number in column 'probability_bad', got none": with_bad(""),
+    "forest.csv:3: column 'probability_bad': expected a finite number": with_bad(
+        1 - GOOD[0], "half"
+    ),
 }
 
 
@@ -109,38 +99,16 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(make, tmp_path, fault):
     assert "\n" not in str(error.value)
 
 
-def test_a_number_far_from_all_others_is_refused(make, tmp_path):
-    path = write(tmp_path / "forest.csv", value=[*AMOUNTS[:-1], 1e300])
-    with pytest.raises(DataError, match=r"forest\.csv:41: expected a number near"):
-        load_predictions(path, make(target="amount"), tmp_path / "cache")
-
-
 def test_rows_that_are_left_out_as_malformed_have_no_number(make, tmp_path):
     make()
     rows = (tmp_path / "rows.csv").read_text().splitlines()
     rows[3] += ",more"
-    (tmp_path / "bad.csv").write_text("\n".join(rows))
-    data = make_texts(
-        str(tmp_path / "bad.csv"), tmp_path / "cache", on_error="skip", max_left_out=0.5
-    )
+    bad, cache = tmp_path / "bad.csv", tmp_path / "cache"
+    bad.write_text("\n".join(rows))
+    data = make_texts(str(bad), cache, on_error="skip", max_left_out=0.5)
     path = write(tmp_path / "forest.csv", **columns_of(np.arange(COUNT)))
     with pytest.raises(NotAllowedError, match="none of them malformed"):
-        load_predictions(path, data, tmp_path / "cache")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"teachers": ["a.csv", "b"]},
-        {"rounds": 2},
-        {"members": ["x"]},
-        {"teacher_cache": {"top_k": 1}},
-    ],
-)
-def test_options_that_do_not_go_with_a_file_are_refused(changes):
-    alone = replace(NO_DISTILLATION, teachers=["a.csv"])
-    with pytest.raises(ConfigError, match="a file of predictions"):
-        replace(alone, **changes)
+        load_predictions(path, data, cache)
 
 
 def batch_of(ids, targets):
@@ -173,3 +141,9 @@ def test_the_rows_of_a_batch_are_found_by_their_ids(kind):
     assert held_out.soft_targets(batch_of([20, 10], [1, 1])) == {}
     with pytest.raises(DataError, match="a prediction of each training row"):  # without a model
         teachers.cached(batch_of([20, 40], [1, 1]), None)
+
+
+def test_a_number_far_from_all_others_is_refused(make, tmp_path):
+    path = write(tmp_path / "forest.csv", value=[*AMOUNTS[:-1], 1e300])
+    with pytest.raises(DataError, match=r"forest\.csv:41: expected a number near"):
+        load_predictions(path, make(target="amount"), tmp_path / "cache")

@@ -23,7 +23,6 @@ from mlxlab.evaluation.labelled_results import (
     confusion,
     diagnose,
 )
-from mlxlab.files.spreadsheet import csv_lines
 from mlxlab.models.baselines.predict import Baseline
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
@@ -142,43 +141,24 @@ def test_the_final_evaluation_of_every_kind(kind, tmp_path):
     assert bool(shown.confusion) == (kind == "classification")
 
 
-def test_the_mistakes_are_sorted_and_have_their_texts(tmp_path):
+def test_the_mistakes_are_sorted_and_have_their_texts(tmp_path, monkeypatch):
+    location = lambda self, row: f"own.csv:{row + 2}"  # noqa: E731
+    monkeypatch.setattr(LabelledData, "location", location, raising=False)
     results, _, _, (evaluation, _) = evaluated("classification", tmp_path)
     rows = rows_of(tmp_path / "mistakes.csv")
     probability = [float(row["probability"]) for row in rows]
     assert probability == sorted(probability, reverse=True)
     wrong = int((evaluation.outputs.argmax(axis=1) != evaluation.targets).sum())
     assert len(rows) == min(wrong, 50)
-    position = evaluation.ids.tolist().index(int(rows[0]["id"]))
-    assert rows[0]["text"] == f"'-text {rows[0]['id']}", "not a formula of a spreadsheet"
     names = ("$a$", "'=b", "_c \u4e2d")
-    assert rows[0]["true"] == names[evaluation.targets[position]]
-    assert rows[0]["predicted"] == names[evaluation.outputs[position].argmax()] != rows[0]["true"]
+    for row in rows:
+        position = evaluation.ids.tolist().index(int(row["id"]))
+        assert row["text"] == f"'-text {row['id']}", "not a formula of a spreadsheet"
+        assert row["true"] == names[evaluation.targets[position]]
+        assert row["predicted"] == names[evaluation.outputs[position].argmax()] != row["true"]
+        assert row["row"] == f"own.csv:{int(row['id']) + 2}"
     classes = [[each.rows for each in result.classes] for result in results.record.results]
     assert [sum(rows) for rows in classes] == [59, 40]
-
-
-def test_the_mistakes_of_data_that_knows_where_its_rows_stand_say_so(tmp_path, monkeypatch):
-    evaluated("classification", tmp_path)
-    ids = [row["id"] for row in rows_of(tmp_path / "mistakes.csv")]
-    monkeypatch.setattr(
-        LabelledData, "location", lambda _, row: f"own.csv:{row + 2}", raising=False
-    )
-    (tmp_path / "located").mkdir()
-    tmp_path = tmp_path / "located"
-    evaluated("classification", tmp_path)
-    assert [row["row"] for row in rows_of(tmp_path / "mistakes.csv")] == [
-        f"own.csv:{int(each) + 2}" for each in ids
-    ]
-
-
-def test_the_largest_errors_of_a_regression_come_first(tmp_path):
-    *_, (evaluation, _) = evaluated("regression", tmp_path)
-    rows = rows_of(tmp_path / "mistakes.csv")
-    assert len(rows) == 50
-    largest = np.abs(evaluation.outputs - evaluation.targets)
-    assert float(rows[0]["error"]) == pytest.approx(largest.max(), rel=1e-4)
-    assert int(rows[0]["id"]) == evaluation.ids[largest.argmax()]
 
 
 def test_thresholds_are_chosen_on_the_validation_rows_and_used_on_the_test_rows(tmp_path):
@@ -210,28 +190,29 @@ def test_two_classes_have_a_threshold_where_f1_is_the_objective(tmp_path, positi
     data.baselines = lambda: [Baseline("shy", truth[:60], truth[60:])]
     run = make_run(BagOfEmbeddings(classes=2))
     run.state.history.add_evaluation(4, {"valid/f1": 1.0}, "valid/f1")
-    plain = evaluate_at_end(run.state, data, tmp_path, "valid/accuracy", EvaluationLimits())
+    plain, results = (
+        evaluate_at_end(run.state, data, tmp_path, objective, EvaluationLimits())
+        for objective in ("valid/accuracy", "valid/f1")
+    )
     assert plain.thresholds == 0.5
+    assert (plain.record.main_metric, results.record.main_metric) == ("accuracy", "f1")
 
-    results = evaluate_at_end(run.state, data, tmp_path, "valid/f1", EvaluationLimits())
-    on_valid, on_test = results.record.results
     (tmp_path / "inference").mkdir()
     write_files(results, data, NoTracker(), tmp_path, 4)
     thresholds = json.loads((tmp_path / "inference" / "thresholds.json").read_text())
     assert list(thresholds) == [data.task.labels[positive]]
     (chosen,) = thresholds.values()
+
+    def f1(evaluation, threshold):
+        scores = evaluation.outputs[:, positive]
+        return f1_score(evaluation.targets == positive, scores >= threshold)
+
+    on_valid, on_test = results.record.results
     valid, test = (evaluate(run.model, each, data.task) for each in (data.valid, data.test))
-    f1 = [
-        f1_score(valid.targets == positive, valid.outputs[:, positive] >= t)
-        for t in valid.outputs[:, positive]
-    ]
-    best = f1_score(valid.targets == positive, valid.outputs[:, positive] >= chosen)
-    assert best == pytest.approx(max(f1))
+    best, expected = f1(valid, chosen), f1(test, chosen)
+    assert best == pytest.approx(max(f1(valid, each) for each in valid.outputs[:, positive]))
     assert on_valid.metrics["f1"] == plain.record.results[0].metrics["f1"] <= best
-    expected = f1_score(test.targets == positive, test.outputs[:, positive] >= chosen)
     assert on_test.metrics["f1"] == pytest.approx(expected)
-    assert plain.record.main_metric == "accuracy"
-    assert results.record.main_metric == "f1"
     assert [each.baselines["shy"]["f1"] for each in results.record.results] == [0.0, 1.0]
     low, high = on_test.gains["shy"]
     assert low < expected - 1 < high < 0
@@ -258,12 +239,9 @@ def test_a_signal_stops_the_final_evaluation(tmp_path):
         calls.append(0)
         return len(calls) > len(data.valid) + 1
 
-    assert (
-        evaluate_at_end(
-            run.state, data, tmp_path, "valid/loss", EvaluationLimits(), stop_in_the_test_rows
-        )
-        is None
-    )
+    limits = EvaluationLimits()
+    args = (run.state, data, tmp_path, "valid/loss", limits, stop_in_the_test_rows)
+    assert evaluate_at_end(*args) is None
     assert len(calls) == len(data.valid) + 2
 
 
@@ -346,27 +324,11 @@ def test_a_few_rows_are_no_evidence_where_all_resamples_are_equal(rows, is_signi
     assert (high < 0) == is_significant
 
 
-def test_a_metric_that_needs_two_classes_has_no_interval_without_them():
-    record = judged(np.ones(11), np.ones(11))
-    assert np.isnan(record.metrics["roc_auc"])
-    assert "roc_auc" not in record.intervals
-
-
-def test_an_accuracy_of_1_has_an_interval():
+def test_an_accuracy_of_1_has_an_interval_and_a_metric_that_needs_two_classes_has_none():
     results = judged(np.ones(262), np.zeros(262))
     assert results.intervals["accuracy"] == (pytest.approx(0.9860, abs=5e-5), 1.0)
-
-
-def test_a_class_that_is_never_predicted_is_recorded():
-    assert judged(np.zeros(9), np.zeros(9)).never_predicted == {"b": 9}
-    assert judged(np.ones(9), np.zeros(9)).never_predicted == {}
-
-
-def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):
-    lines = [("a", "b"), ("=1+1", "-1.5"), ("@x", "-1.5"), ("+49 30", "3"), ("a\nb", "\ud800")]
-    (tmp_path / "t.csv").write_bytes(csv_lines(lines))
-    rows = [[*row.values()] for row in rows_of(tmp_path / "t.csv")]
-    assert rows == [["'=1+1", "-1.5"], ["'@x", "-1.5"], ["'+49 30", "3"], ["a\nb", "\\ud800"]]
+    assert np.isnan(results.metrics["roc_auc"])
+    assert "roc_auc" not in results.intervals
 
 
 def test_confusions_of_many_classes_are_those_of_the_most_confused():
@@ -381,18 +343,6 @@ def test_confusions_of_many_classes_are_those_of_the_most_confused():
     assert {int(name) for name in names} <= set(range(25))
     shown = diagnose(task, evaluation, 0.5)
     assert sum(rows for _, _, rows in shown.reliability) == 2000
-
-
-def test_curves_have_few_points_and_the_share_of_the_positive_class():
-    targets = np.arange(2000) % 4 == 0
-    scores = np.random.default_rng(0).random(2000)
-    outputs = np.stack([1 - scores, scores], axis=1)
-    task = Task("classification", 2, ("no", "yes"))
-    evaluation = Evaluation({"loss": 0.0}, np.arange(2000), np.arange(2000), targets * 1, outputs)
-    shown = diagnose(task, evaluation, 0.5)
-    assert shown.positive_share == 0.25
-    assert len(shown.precision_recall) == 200
-    assert shown.precision_recall[-1] == (1.0, pytest.approx(0.25, abs=1e-3))
 
 
 def test_a_run_that_is_trained_further_keeps_no_file_of_its_evaluation(tmp_path):

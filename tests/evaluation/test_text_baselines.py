@@ -82,15 +82,6 @@ def test_the_unigram_is_the_entropy_of_the_targets_and_others_are_better_on_text
     assert sum(each.tokens.size for each in trained) == 51 * 300
 
 
-def test_a_masked_model_has_no_counts_of_pairs_and_no_targets_are_no_error():
-    task = Task("language_modelling", 4, masked=True)
-    data = Repeated(batch_of([0, 1]))
-    evaluation = evaluate_text(state_after(data, 5), [batch_of([0, 1])], task)
-    assert [*evaluation.results[0].baselines] == ["unigram"]
-    assert (evaluation.counted_tokens, data.read) == (0, 5)
-    assert ngram_baselines(task, [], []) == {"unigram": {"loss": 0.0}}
-
-
 @pytest.mark.parametrize("context", [(0, 1), (3, 3), (4, 0)])
 def test_the_probabilities_of_all_tokens_sum_to_one(context):
     seen = np.random.default_rng(0).integers(0, 5, (40, 3))
@@ -135,10 +126,3 @@ def test_batches_that_became_larger_hold_nothing_that_was_not_trained_on():
         <= state.progress.samples
         == 20
     )
-
-
-def test_all_batches_are_counted_where_the_last_of_an_epoch_is_smaller():
-    batch = batch_of([0, 1, 2])
-    data = Repeated(batch._replace(example_ids=np.array([4, -1])))
-    data.batch_size = 2
-    assert len(trained_batches(state_after(data, 20))) == 20

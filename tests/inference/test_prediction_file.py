@@ -40,29 +40,26 @@ def test_labels_are_a_list():
     first = json.loads(objects[0])
     assert first["labels"] == ["x;y", "z"]
     assert first["row"] == 65
+    assert json.loads(lines(keep=("id",))[1][1])["id"] is None
 
 
-def test_labels_in_a_cell_stand_between_the_delimiters_of_the_data():
-    assert lines(keep=("id",), form="kaggle", delimiter="|")[0] == ["id,target", "a,x;y|z", ","]
+KAGGLE = {"keep": ("id",), "form": "kaggle"}
 
 
-def test_a_number_has_all_its_digits():
-    assert lines(predictions=NUMBERS)[0] == ["row,value", "65,0.1", "66,1e-09"]
-    assert lines(keep=("id",), form="kaggle", predictions=NUMBERS)[0] == [
-        "id,target",
-        "a,0.1",
-        ",1e-09",
-    ]
-
-
-def test_a_missing_cell_is_empty_or_null():
-    table, objects = lines(keep=("id",))
-    assert table[2].startswith(",[]")
-    assert json.loads(objects[1])["id"] is None
-
-
-def test_a_prediction_gives_way_to_a_kept_column_of_its_name():
-    assert lines(keep=("value",), predictions=NUMBERS)[0][0] == "value,predicted_value"
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (KAGGLE | {"delimiter": "|"}, ["id,target", "a,x;y|z", ","]),
+        ({"predictions": NUMBERS}, ["row,value", "65,0.1", "66,1e-09"]),
+        (KAGGLE | {"predictions": NUMBERS}, ["id,target", "a,0.1", ",1e-09"]),
+        (
+            {"keep": ("value",), "predictions": NUMBERS},
+            ["value,predicted_value", "1,0.1", "2,1e-09"],
+        ),
+    ],
+)
+def test_cells_of_labels_and_numbers_next_to_kept_columns(options, expected):
+    assert lines(**options)[0] == expected
 
 
 def test_a_column_that_the_input_lacks_is_named():

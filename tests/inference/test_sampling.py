@@ -19,10 +19,6 @@ def distribution(logits=LOGITS, seen=NOTHING, **options):
     return found
 
 
-def test_without_options_it_is_the_softmax():
-    np.testing.assert_allclose(distribution(), SHARES, rtol=1e-6)
-
-
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
 def test_temperature_is_a_power_of_the_probabilities(temperature):
     power = SHARES ** (1 / temperature)
@@ -31,46 +27,33 @@ def test_temperature_is_a_power_of_the_probabilities(temperature):
     )
 
 
-def test_top_k_keeps_the_k_most_probable():
-    np.testing.assert_allclose(
-        distribution(top_k=2), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6
-    )
-    np.testing.assert_allclose(distribution(top_k=99), SHARES, rtol=1e-6)
-
-
-def test_top_p_keeps_the_fewest_that_reach_the_share():
-    np.testing.assert_allclose(
-        distribution(top_p=0.6), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        distribution(top_p=0.7), np.array([0, 0.4, 0, 0.2, 0.25]) / 0.85, rtol=1e-6
-    )
-    np.testing.assert_allclose(distribution(top_p=0.4 - 1e-6), np.array([0, 1, 0, 0, 0]))
-
-
-def test_min_p_is_a_share_of_the_greatest():
-    np.testing.assert_allclose(
-        distribution(min_p=0.3), np.array([0, 0.4, 0, 0.2, 0.25]) / 0.85, rtol=1e-6
-    )
-    np.testing.assert_allclose(distribution(min_p=0.99), np.array([0, 1, 0, 0, 0]))
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, [0, 1, 2, 3, 4]),
+        ({"top_k": 2}, [1, 4]),
+        ({"top_k": 99}, [0, 1, 2, 3, 4]),
+        ({"top_p": 0.6}, [1, 4]),
+        ({"top_p": 0.7}, [1, 3, 4]),
+        ({"top_p": 0.4 - 1e-6}, [1]),
+        ({"min_p": 0.3}, [1, 3, 4]),
+        ({"min_p": 0.99}, [1]),
+        ({"top_p": 0.45}, [1, 4]),
+        # Of the three left by top_k the first has 0.4 / 0.85: it alone reaches 0.45.
+        ({"top_k": 3, "top_p": 0.45}, [1]),
+    ],
+)
+def test_the_tokens_that_an_option_keeps_have_their_shares(options, kept):
+    """The most probable k, the fewest that reach a share, or those above a share of the greatest."""
+    shares = np.where(np.isin(np.arange(5), kept), SHARES, 0)
+    np.testing.assert_allclose(distribution(**options), shares / shares.sum(), rtol=1e-6)
 
 
 def test_repetition_penalty_divides_positive_logits_and_multiplies_negative_ones():
-    logits = np.array([2.0, -1.0, 0.5, 0.0], np.float32)
+    logits, seen = np.array([2.0, -1.0, 0.5, 0.0], np.float32), np.array([0, 1])
     expected = np.exp([1.0, -2.0, 0.5, 0.0])
-    np.testing.assert_allclose(
-        distribution(logits, seen=np.array([0, 1]), repetition_penalty=2.0),
-        expected / expected.sum(),
-        rtol=1e-6,
-    )
-
-
-def test_each_narrows_what_the_one_before_left():
-    """Of the three left by top_k the first has 0.4 / 0.85: it alone reaches 0.45."""
-    np.testing.assert_allclose(
-        distribution(top_p=0.45), np.array([0, 0.4, 0, 0, 0.25]) / 0.65, rtol=1e-6
-    )
-    np.testing.assert_allclose(distribution(top_k=3, top_p=0.45), np.array([0, 1, 0, 0, 0]))
+    actual = distribution(logits, seen=seen, repetition_penalty=2.0)
+    np.testing.assert_allclose(actual, expected / expected.sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

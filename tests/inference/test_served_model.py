@@ -1,46 +1,23 @@
 """A model of labels from the MLflow store answers the numbers of `predict` and of the Python API."""
 
 import json
-import os
 import re
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
-import time
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
+import pandas as pd
 import pytest
 
 import mlxlab
 from mlxlab.checkpoint.arrays import digest
-from mlxlab.errors import DataError
 from mlxlab.evaluation.parts.initial_weights import find_weights
 from support.commands import command
-from support.processes import environment, passed, succeed, succeed_here, tiny_overrides
+from support.processes import succeed, succeed_here, tiny_overrides
 
 evaluate = command("evaluate")
 predict = command("predict")
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning"
-)  # of MLflow
+pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow
 WORDS = ("lovely", "dull", "long", "funny")
-SERVE = """
-import sys, mlflow, pandas as pd
-model = mlflow.pyfunc.load_model(sys.argv[1])
-try:
-    model.predict(pd.DataFrame({"text": ["a film", "N/A"]}))
-except Exception as error:
-    assert "row 2: column 'text': an empty text" in str(error), error
-else:
-    raise AssertionError("a missing text was predicted")
-print(model.predict(pd.read_csv(sys.argv[2])[["text"]]).to_json(orient="records", double_precision=15))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -68,155 +45,73 @@ def home(tmp_path_factory):
 
 
 def test_the_store_the_command_and_python_answer_the_same(home, monkeypatch):
-    output, source = home / "out.jsonl", home / "rows.csv"
-    assert predict([f"run={home / 'run'}", f"input={source}", f"output={output}"]) == 0
+    import mlflow
+
+    run, output, source = home / "run", home / "out.jsonl", home / "rows.csv"
+    registered = home / "registered.jsonl"
+    assert predict([f"run={run}", f"input={source}", f"output={output}"]) == 0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/store.db")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.chdir(home)  # the cache of downloads
-    assert (
-        predict(
-            ["run=models:/words@champion", f"input={source}", f"output={home / 'registered.jsonl'}"]
-        )
-        == 0
-    )
-    assert (home / "registered.jsonl").read_bytes() == output.read_bytes()
-    weights, registered = (
-        find_weights(name).read()[0] for name in (str(home / "run"), "models:/words/1")
-    )
-    assert digest(weights) == digest(registered)
+    args = ["run=models:/words@champion", f"input={source}", f"output={registered}"]
+    assert predict(args) == 0
+    assert registered.read_bytes() == output.read_bytes()
+    weights = [find_weights(name).read()[0] for name in (str(run), "models:/words/1")]
+    assert digest(weights[0]) == digest(weights[1])
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     texts = [line.split(",")[1] for line in source.read_text().splitlines()[1:]]
-    answers = mlxlab.load(home / "run").predict(texts)
+    answers = mlxlab.load(run).predict(texts)
     assert [{"row": number, **answer} for number, answer in enumerate(answers, 1)] == lines
-    thresholds = json.loads((home / "run" / "inference" / "thresholds.json").read_text())
+    thresholds = json.loads((run / "inference" / "thresholds.json").read_text())
     for answer in answers:
         assert answer["labels"] == [
             name for name in thresholds if answer[f"probability_{name}"] >= thresholds[name]
         ]
     with sqlite3.connect(f"file:{home}/store.db?mode=ro", uri=True) as connection:
         [(location,)] = connection.execute("select artifact_location from logged_models")
-    quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
-    command = [sys.executable, "-c", SERVE, location, str(source)]
-    done = passed(
-        subprocess.run(command, cwd=home, env=quiet, capture_output=True, text=True, check=False)
-    )
-    served = json.loads(done.stdout.splitlines()[-1])
+    model = mlflow.pyfunc.load_model(location)
+    with pytest.raises(Exception, match="row 2: column 'text': an empty text"):
+        model.predict(pd.DataFrame({"text": ["a film", "N/A"]}))
+    served = model.predict(pd.read_csv(source)[["text"]]).to_dict("records")
     for row, answer in zip(served, answers, strict=True):
-        assert row.pop("labels") == answer["labels"]
-        assert row == pytest.approx(
-            {name: value for name, value in answer.items() if name != "labels"}, rel=1e-6
-        )
-
-
-@contextmanager
-def served(home, model):
-    """The address of `mlflow models serve`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["models", "serve", "-m", f"models:/{model}", "--env-manager", "local", "--port"]
-    command += [str(port)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # of the server that mlflow starts
-    uri = f"sqlite:///{home / 'store.db'}"
-    env = environment(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_TRACKING_URI=uri, PATH=path)
-    log = (home / "serve.log").open("w")
-    arguments = {"cwd": home, "env": env, "stdout": log, "stderr": log, "start_new_session": True}
-    process = subprocess.Popen([sys.executable, "-m", "mlflow", *command], **arguments)
-    try:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and process.poll() is None:
-            with suppress(URLError, ConnectionError):
-                if urlopen(f"http://127.0.0.1:{port}/ping").status == 200:
-                    break
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        log.close()
-
-
-@pytest.mark.fault_injection  # the slow ones: a server takes seconds to start
-def test_a_server_answers_over_http_what_predict_writes(home):
-    output, source = home / "http.jsonl", home / "rows.csv"
-    assert predict([f"run={home / 'run'}", f"input={source}", f"output={output}"]) == 0
-    lines = [json.loads(line) for line in output.read_text().splitlines()]
-    with sqlite3.connect(f"file:{home}/store.db?mode=ro", uri=True) as connection:
-        [(model,)] = connection.execute("select model_id from logged_models")
-    rows = [{"text": line.split(",")[1]} for line in source.read_text().splitlines()[1:]]
-    body = json.dumps({"dataframe_records": rows}).encode()
-    headers = {"Content-Type": "application/json"}
-    with served(home, model) as address, urlopen(Request(address, body, headers)) as response:
-        answers = json.load(response)["predictions"]
-    assert [{"row": number, **answer} for number, answer in enumerate(answers, 1)] == lines
-
-
-def test_rows_without_labels_or_texts_are_named_by_their_line(home, capsys):
-    (home / "empty.csv").write_text("id,text,label\n1,a film,dull\n2,,dull\n", encoding="utf-16")
-    (home / "unknown.csv").write_text("id,text,label\n1,a film,dull\n2,a film,dul\n")
-    args = [f"run={home / 'run'}", f"input={home / 'empty.csv'}", f"output={home / 'none.csv'}"]
-    assert predict(args) == 65
-    assert capsys.readouterr().err.startswith(
-        f"{home / 'empty.csv'}:3: column 'text': an empty text; "
-    )
-    assert not (home / "none.csv").exists()
-    assert evaluate([f"run={home / 'run'}", f"data.source={home / 'unknown.csv'}"]) == 65
-    assert (
-        f"{home / 'unknown.csv'}:3: column 'label': unknown label 'dul'" in capsys.readouterr().err
-    )
+        assert row.pop("labels") == answer.pop("labels")
+        assert row == pytest.approx(answer, rel=1e-6)
 
 
 def test_the_input_is_read_as_the_training_data_unless_told_otherwise(home, capsys):
-    (home / "latin.csv").write_bytes("text|id\nun caf\xe9|1\n".encode("latin-1"))
-    args = [
-        f"run={home / 'run'}",
-        f"input={home / 'latin.csv'}",
-        f"output={home / 'latin_out.csv'}",
-    ]
+    source, output = home / "latin.csv", home / "latin_out.csv"
+    source.write_bytes("text|id\nun caf\xe9|1\nN/A|2\n".encode("latin-1"))
+    args = [f"run={home / 'run'}", f"input={source}", f"output={output}"]
     assert predict(args) == 65
     assert "data.reading.encoding" in capsys.readouterr().err
-    assert predict([*args, "data.reading.encoding=latin-1", "data.reading.delimiter=|"]) == 0
+    args += ["data.reading.encoding=latin-1", "data.reading.delimiter=|"]
+    assert predict(args) == 65
+    assert capsys.readouterr().err.startswith(f"{source}:3: column 'text': an empty text; ")
+    assert not output.exists()
+    source.write_bytes(source.read_bytes().replace(b"N/A", b"a film"))
+    assert predict(args) == 0
     assert predict([*args, "data.reading.encding=latin-1"]) == 2
     assert "did you mean data.reading.encoding?" in capsys.readouterr().err
-
-
-def test_python_reads_missing_cells_as_the_run_does(home):
-    with pytest.raises(DataError, match="row 2: column 'text': an empty text"):
-        mlxlab.load(home / "run").predict(["a film", "N/A"])
-
-
-def test_other_rows_are_evaluated_with_the_labels_of_the_run(home, capsys):
-    assert evaluate([f"run={home / 'run'}", f"data.source={home / 'rows.csv'}"]) == 0
-    out, err = capsys.readouterr()
-    assert "| loss" in out
-    assert "90 rows of" in err
 
 
 def test_labels_of_other_rows_hold_from_the_thresholds_on_with_which_predict_answers(home, capsys):
     source, output = home / "rows.csv", home / "held.jsonl"
     thresholds = {name: 0.01 * (1 + index) for index, name in enumerate(WORDS)}
     path = home / "run" / "inference" / "thresholds.json"
-    chosen = path.read_text()
+    chosen, args = path.read_text(), [f"run={home / 'run'}", f"input={source}"]
     path.write_text(json.dumps(thresholds))
     try:
         assert evaluate([f"run={home / 'run'}", f"data.source={source}"]) == 0
         printed = capsys.readouterr().out
-        assert (
-            predict([f"run={home / 'run'}", f"input={source}", f"output={output}", "keep=[label]"])
-            == 0
-        )
+        assert predict([*args, f"output={output}", "keep=[label]"]) == 0
     finally:
         path.write_text(chosen)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
-    expected, predicted = (
-        [set(cells) for cells in sides] for sides in zip(*map(_sides, rows), strict=True)
-    )
-    hits = sum(len(a & b) for a, b in zip(expected, predicted, strict=True))
-    f1 = 2 * hits / sum(map(len, [*expected, *predicted]))
+    labels = [set(filter(None, (row["label"] or "").split(";"))) for row in rows]
+    predicted = [set(row["labels"]) for row in rows]
+    hits = sum(len(a & b) for a, b in zip(labels, predicted, strict=True))
+    f1 = 2 * hits / sum(map(len, [*labels, *predicted]))
     assert re.search(rf"\| micro F1 +\| +{f1:.4f} \|", printed), printed
-
-
-def _sides(row):
-    return filter(None, (row["label"] or "").split(";")), row["labels"]
 
 
 @pytest.mark.parametrize("change", [("dull", "boring"), ("\n1,", "\n1000,a new film,dull\n1,")])

@@ -8,7 +8,7 @@ import pytest
 
 import mlxlab
 from support.commands import command
-from support.processes import run, succeed, tiny_overrides
+from support.processes import run_here, succeed_here, tiny_overrides
 
 evaluate = command("evaluate")
 predict = command("predict")
@@ -44,7 +44,7 @@ def home(tmp_path_factory):
     data = ["data=table", "model=bert", f"data.source={folder / 'rows.csv'}", "data.target=late"]
     data += ["data.types={ward: category}", "data.positive_class=late"]
     data += ["trainer.learning_rate=0.003"]
-    succeed(*settings, *data, f"hydra.run.dir={folder / 'run'}")
+    succeed_here(*settings, *data, f"hydra.run.dir={folder / 'run'}")
     return folder
 
 
@@ -144,34 +144,17 @@ def test_a_cell_of_another_type_is_refused_with_its_line_or_left_out(home, capsy
     assert ": 2 rows (1.0 %) left out" in capsys.readouterr().err
 
 
-def test_columns_are_kept_without_brackets_and_the_label_too(home):
-    frame = new_rows(9, seed=5).rename(columns={"zip": "label"})
-    frame["zip"] = "0100"
-    frame.to_csv(home / "keep.csv", index=False)
-    output = home / "kept.csv"
-    args = [f"run={home / 'run'}", f"input={home / 'keep.csv'}", f"output={output}"]
-    assert predict([*args, "keep=label,ward"]) == 0
-    kept = pd.read_csv(output, dtype={"label": str})
-    assert list(kept)[:3] == ["label", "ward", "predicted_label"]
-    assert kept["label"].tolist() == frame["label"].tolist()
-    assert set(kept["predicted_label"]) <= {"late", "on time"}
-
-
-@pytest.mark.parametrize(("rows", "objective"), [("late", "roc_auc"), ("1.5", "r2")])
-def test_an_objective_without_a_value_is_refused_before_training(tmp_path, rows, objective):
-    labels = ["late", "on time"] if rows == "late" else ["1.5", "2.5"]
-    train = [f"text {number},{labels[number % 2]}" for number in range(40)]
-    (tmp_path / "train.csv").write_text("\n".join(["text,label", *train, ""]))
-    count = 5 if rows == "late" else 1
-    (tmp_path / "valid.csv").write_text("text,label\n" + f"a text,{rows}\n" * count)
-    done = run(
-        *tiny_overrides("trainer.max_steps=2"),
-        "data=text_classification",
-        "model=bert",
-        f"data.source={tmp_path / 'train.csv'}",
-        f"data.valid_source={tmp_path / 'valid.csv'}",
-        f"objective=valid/{objective}",
-        f"hydra.run.dir={tmp_path / 'run'}",
-    )
+@pytest.mark.parametrize(
+    ("labels", "rows", "objective"),
+    [(["late", "on time"], ["late"] * 5, "roc_auc"), (["1.5", "2.5"], ["1.5"], "r2")],
+)
+def test_an_objective_without_a_value_is_refused_before_training(tmp_path, labels, rows, objective):
+    for name, cells in {"train": labels * 20, "valid": rows}.items():
+        lines = [f"{name} {number},{label}" for number, label in enumerate(cells)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *lines, ""]))
+    data = ["data=text_classification", f"data.source={tmp_path / 'train.csv'}"]
+    data += [f"data.valid_source={tmp_path / 'valid.csv'}", f"objective=valid/{objective}"]
+    settings = tiny_overrides("trainer.max_steps=2", "model=bert")
+    done = run_here(*settings, *data, f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 65, done.stderr
-    assert f"objective=valid/{objective}: undefined on {count} validation row" in done.stderr
+    assert f"objective=valid/{objective}: undefined on {len(rows)} validation row" in done.stderr

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from mlxlab.backend.ops.cross_entropy import cross_entropy
-from mlxlab.data.batch import Batch, Task
 from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.bert import Bert
 from mlxlab.models.model import Model, build_head
@@ -17,7 +16,6 @@ from mlxlab.models.options import LoRA
 from mlxlab.models.transformer import Transformer
 from mlxlab.training import head_chunks
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.evaluate import evaluate
 from mlxlab.training.head_chunks import (
     TARGET_INDEX,
     ChunkedLoss,
@@ -186,16 +184,6 @@ def test_a_batch_has_one_of_few_numbers_of_selected_tokens_so_that_few_steps_are
     assert sizes == {None, *range(50, 400, 50)}
 
 
-def test_an_adapter_with_dropout_is_not_computed_twice():
-    model = language_model("untied")
-    add_adapter(model, dropout=0.5)
-    loss, batch = CrossEntropyLoss(0.0), a_batch()
-    mx.random.seed(0)
-    expected = loss(model, batch).total
-    mx.random.seed(0)
-    np.testing.assert_array_equal(ChunkedLoss(loss, 5)(model, batch).total, expected)
-
-
 def test_the_logits_of_all_tokens_are_never_held():
     model, batch = language_model("tied", 20_000), a_batch(4, 128, 20_000)
 
@@ -221,13 +209,3 @@ def test_auto_leaves_small_logits_whole(monkeypatch):
     assert chunk_size(model, batch, "auto") == 5
     assert chunk_size(model, batch, None) is None
     assert chunk_size(nn.Linear(2, 2), batch, "auto") is None
-
-
-def test_evaluation_in_chunks_has_the_same_metrics(monkeypatch):
-    batch = Batch(*map(np.array, a_batch()[:5]))
-    model, task = language_model("tied"), Task("language_modelling", VOCABULARY)
-    whole = evaluate(model, [batch], task)
-    monkeypatch.setattr(head_chunks, "MAX_BYTES", 0)
-    monkeypatch.setattr(head_chunks, "CHUNK_BYTES", 4 * 4 * VOCABULARY)
-    chunked = evaluate(model, [batch], task)
-    assert chunked.metrics == pytest.approx(whole.metrics, rel=1e-6)

@@ -8,6 +8,7 @@ import pytest
 from mlx.utils import tree_map
 
 from mlxlab.models.adapters.freeze import trainable_names
+from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from mlxlab.training.steps.optimized import OptimizedStep
@@ -24,45 +25,25 @@ from support.models import (
     weights_of,
 )
 
-SIZES = {
-    "hidden_size": 16,
-    "num_layers": 2,
-    "num_heads": 4,
-    "intermediate_size": 24,
-    "dropout": 0.1,
-}
+SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 4, "intermediate_size": 24}
+SIZES["dropout"] = 0.1
 SCALING = {"_target_": "mlxlab.models.rope.Llama3Scaling", "original_max_position_embeddings": 4}
 DECODER = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2}
 ENCODER = {"_target_": "mlxlab.models.bert.Bert", **SIZES}
+LOCAL = {"position_embedding": "rope", "mlp_type": "geglu", "pre_norm": True, "bias": False}
+LOCAL |= {"num_token_types": 0, "first_attention_norm": False, "global_attention_every": 2}
+LOCAL |= {"attention_window": 1, "local_rope_theta": 100.0, "pooling": "first"}
+GROUPED = {"qk_norm": True, "attention_bias": "qkv", "head_dim": 6, "rope_scaling": SCALING}
 NODES = {
-    "decoder": DECODER
-    | {"qk_norm": True, "attention_bias": "qkv", "head_dim": 6, "rope_scaling": SCALING},
+    "decoder": DECODER | GROUPED,
     "decoder with all biases": DECODER | {"attention_bias": "all"},
     "encoder": ENCODER | {"num_token_types": 1, "pooling": "mean"},
-    "encoder of local attention": ENCODER
-    | {
-        "position_embedding": "rope",
-        "mlp_type": "geglu",
-        "pre_norm": True,
-        "bias": False,
-        "num_token_types": 0,
-    }
-    | {
-        "first_attention_norm": False,
-        "global_attention_every": 2,
-        "attention_window": 1,
-        "local_rope_theta": 100.0,
-    }
-    | {"pooling": "first"},
+    "encoder of local attention": ENCODER | LOCAL,
 }
-LORA = {
-    "_target_": "mlxlab.models.options.LoRA",
-    "rank": 2,
-    "train": ["layers.1.feed_forward_norm"],
-}
+LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 TRAINED = {
     "all": {},
-    "adapters": {"adapter": LORA},
+    "adapters": {"adapter": LORA | {"train": ["layers.1.feed_forward_norm"]}},
     "unfrozen": {"freeze": ["layers.0.*", "embedding"]},
 }
 
@@ -125,19 +106,8 @@ COMPILED = [pytest.param("compiled", marks=pytest.mark.fault_injection)]  # 5 s
 
 
 def adapted(dora=False):
-    adapter = {
-        "_target_": "mlxlab.models.options.LoRA",
-        "rank": 2,
-        "dora": dora,
-        "train": ["attention_norm"],
-    }
-    node = {
-        "_target_": "mlxlab.models.transformer.Transformer",
-        **SIZES,
-        "num_layers": 1,
-        "dropout": 0.0,
-    }
-    node["adapter"] = adapter
+    node = DECODER | {"num_kv_heads": None, "num_layers": 1, "dropout": 0.0}
+    node["adapter"] = LORA | {"dora": dora, "train": ["attention_norm"]}
     return build_model(node, kind="classification", num_classes=2, vocab_size=20, seed=0)
 
 
@@ -155,9 +125,7 @@ def test_only_adapters_move_and_every_step_is_the_plain_one(name):
     _, after, _ = trained(partial(OptimizedStep, **OPTIMIZED_STEP | STEPS[name]))
     for path, weight in after.items():
         assert np.array_equal(weight, before[path]) == (path not in names), path
-        np.testing.assert_allclose(
-            weight, plain[path], atol=0.02 if name == "bfloat16" else 1e-5, err_msg=path
-        )
+    assert_close(after, plain, atol=0.02 if name == "bfloat16" else 1e-5)
     assert all(weight.dtype == np.float32 for weight in after.values())
 
 
@@ -168,29 +136,19 @@ def test_dora_and_the_average_of_adapters_train():
 
 
 @pytest.mark.usefixtures("mlx_kernels")
-def test_the_frozen_weights_are_narrow_where_the_trained_ones_are():
+def test_the_frozen_weights_are_narrow_where_the_trained_ones_are(monkeypatch):
     """A product of float32 and bfloat16 would be float32: nothing would be saved."""
-    dtypes = []
+    dtypes, call = [], LoRALayer.__call__
 
-    model = adapted()
-    layer = model.backbone.layers[0].attention.query
-    kind = type(layer)
-    layer.__class__ = type(
-        "Recorded", (kind,), {"__call__": lambda self, x: _record(self, x, kind, dtypes)}
-    )
-    fit(
-        make_trainer(
-            step=partial(OptimizedStep, **OPTIMIZED_STEP | STEPS["bfloat16"]), max_steps=1
-        ),
-        make_run(model),
-    )
+    def recorded(layer, x):
+        out = call(layer, x)
+        dtypes.append((layer.base.weight.dtype, out.dtype))
+        return out
+
+    monkeypatch.setattr(LoRALayer, "__call__", recorded)
+    step = partial(OptimizedStep, **OPTIMIZED_STEP | STEPS["bfloat16"])
+    fit(make_trainer(step=step, max_steps=1), make_run(adapted()))
     assert dtypes[0] == (mx.bfloat16, mx.bfloat16)
-
-
-def _record(layer, x, kind, dtypes):
-    out = kind.__call__(layer, x)
-    dtypes.append((layer.base.weight.dtype, out.dtype))
-    return out
 
 
 def test_a_rollback_restores_adapters_and_frozen_weights(tmp_path):

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from benchmarks.config import read_config
-from mlx.utils import tree_flatten
+from mlx.utils import tree_map
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError, DivergenceError
@@ -18,9 +18,9 @@ from mlxlab.training.losses.loss import (
     cross_entropy,
 )
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays
-from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
+from mlxlab.training.optim.schedules import cosine, linear, wsd
 from mlxlab.training.steps.optimized import OptimizedStep
-from mlxlab.training.steps.step import PlainStep, global_norm, weighted_sum
+from mlxlab.training.steps.step import PlainStep, weighted_sum
 from support.models import (
     OPTIMIZED_STEP,
     FunctionLoss,
@@ -48,17 +48,6 @@ def test_smoothing_is_one_minus_e_of_the_target_and_e_of_the_mean():
     np.testing.assert_allclose(np.array(cross_entropy(logits, targets, 0.1)), expected, rtol=1e-5)
 
 
-def test_loss_of_extreme_logits_is_finite():
-    assert np.isfinite(np.array(cross_entropy(mx.array([[1e4, -1e4]]), mx.array([1])))).all()
-
-
-def test_focal_loss_with_gamma_zero_is_cross_entropy():
-    model, batch = make_model(dropout=0.0), a_batch()
-    focal = FocalLoss(None, 0.0, 0.0)(model, batch).total
-    plain = CrossEntropyLoss(0.0)(model, batch).total
-    np.testing.assert_allclose(np.array(focal), np.array(plain), rtol=1e-5)
-
-
 def test_focal_weighs_class_one_by_alpha():
     model, batch = make_model(dropout=0.0), a_batch()
     p = np.array(mx.softmax(model(batch.tokens, batch.segment_ids), axis=-1))[
@@ -75,6 +64,8 @@ def test_focal_weighs_class_one_by_alpha():
 def test_balanced_weights_are_n_over_classes_times_count():
     loss = WeightedCrossEntropyLoss("balanced", 0.0, class_counts=[549, 342])
     np.testing.assert_allclose(np.array(loss.class_weights), [0.8115, 1.3026], atol=1e-4)
+    with pytest.raises(ConfigError, match="expected 2 weights, one per class, got 3"):
+        WeightedCrossEntropyLoss([1.0, 2.0, 3.0], 0.0, class_counts=[1, 1])
 
 
 def test_a_target_of_weight_zero_is_ignored_even_if_its_loss_is_nan():
@@ -110,16 +101,6 @@ def test_every_step_of_a_schedule_trains_and_only_the_step_after_the_last_has_th
     assert rates[-1] == pytest.approx(0, abs=1e-7)
 
 
-def test_a_warmup_below_one_is_a_fraction_of_the_run():
-    rate = constant(0.1, peak=1.0, steps=50)
-    assert [rate(mx.array(s)).item() for s in (0, 4, 49)] == pytest.approx([0.2, 1.0, 1.0])
-
-
-def test_a_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(ConfigError, match="warmup"):
-        cosine(200, 0.0, peak=1.0, steps=100)
-
-
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "sgd", "muon"])
 def test_every_step_uses_the_learning_rate_of_the_schedule(name):
     rates = []
@@ -137,34 +118,24 @@ def test_every_step_uses_the_learning_rate_of_the_schedule(name):
     assert logged == expected
 
 
-def test_muon_scales_the_learning_rate_of_its_adamw():
-    run = fit(make_trainer(optimizer=shipped_optimizer("muon", adamw_lr_scale=0.5)))
-    matrices, *others = [o.learning_rate.item() for o in run.state.optimizer.optimizers]
-    assert others == [0.5 * matrices] * 2
-
-
 def shipped_optimizer(name, **changes):
     return instantiate(read_config(f"trainer/optimizer/{name}") | changes)
 
 
 def test_clipping_bounds_the_norm_and_keeps_the_direction():
-    model = make_model(dropout=0.0)
-    captured = {}
+    model, captured = make_model(dropout=0.0), {}
 
     class Spy:
         state: dict = {}
 
         def apply_gradients(self, gradients, parameters):
-            captured.update(gradients=gradients)
+            captured.update(flatten_arrays(gradients))
             return parameters
 
     def norm_and_flat(clip):
-        logged = step_scalars(
-            PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())(a_batch())
-        )["grad_norm"]
-        return logged, np.concatenate(
-            [np.array(g).ravel() for _, g in tree_flatten(captured["gradients"])]
-        )
+        step = PlainStep(clip, model=model, loss=CrossEntropyLoss(0.0), optimizer=Spy())
+        logged = step_scalars(step(a_batch()))["grad_norm"]
+        return logged, np.concatenate([np.array(g).ravel() for g in captured.values()])
 
     logged, free = norm_and_flat(None)
     again, clipped = norm_and_flat(logged / 10)
@@ -177,15 +148,10 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction():
 def test_adamw_has_bias_correction():
     model = make_model()
     optimizer = adamw(0.0, [0.9, 0.999], 1e-8, learning_rate=0.1)
-    before = weights_of(model)
-    gradients = {name: mx.ones(w.shape) for name, w in weights_of(model).items()}
-    from mlx.utils import tree_unflatten
-
-    optimizer.update(model, tree_unflatten(list(gradients.items())))
-    after = weights_of(model)
-    np.testing.assert_allclose(
-        before["out.weight"] - after["out.weight"], 0.1, rtol=1e-4
-    )  # without it: 0.316
+    before = weights_of(model)["out.weight"]
+    optimizer.update(model, tree_map(mx.ones_like, model.parameters()))
+    moved = before - weights_of(model)["out.weight"]
+    np.testing.assert_allclose(moved, 0.1, rtol=1e-4)  # without it: 0.316
 
 
 ACCUMULATING = partial(OptimizedStep, **OPTIMIZED_STEP | {"accumulate": 3})
@@ -225,14 +191,3 @@ def test_consecutive_nonfinite_steps_end_the_run_with_exit_code_78():
         fit(make_trainer(loss=FunctionLoss(nan)), run)
     assert run.state.progress.step == 3
     assert DivergenceError.exit_code == 78
-
-
-def test_the_gradient_norm_is_that_of_all_gradients_together():
-    assert global_norm({"a": mx.array([3.0]), "b": [mx.array([[4.0]])]}).item() == pytest.approx(
-        5.0
-    )
-
-
-def test_class_weights_of_the_wrong_length_are_refused():
-    with pytest.raises(ConfigError, match="expected 2 weights, one per class, got 3"):
-        WeightedCrossEntropyLoss([1.0, 2.0, 3.0], 0.0, class_counts=[1, 1])

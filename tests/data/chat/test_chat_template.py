@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -12,10 +11,8 @@ import pytest
 
 from mlxlab.data.chat import chat_template, sandbox
 from mlxlab.data.chat.chat_template import (
-    DEFAULT,
     ChatTemplate,
     TemplateError,
-    default_template,
     load_template,
 )
 from mlxlab.data.tokenizers.bpe import train_bpe
@@ -37,35 +34,14 @@ def request(messages=MESSAGES, learned=()):
     return {"messages": messages, "answers": [1], "learned": learned}
 
 
-def test_the_default_is_chatml_with_the_tokens_of_the_tokenizer(tokenizer):
-    default = default_template(tokenizer)
-    assert default.render(MESSAGES) == "<bos>user\nHi<eos>\n<bos>assistant\nHello<eos>\n"
-    with_header = default.render(MESSAGES[:1], add_generation_prompt=True)
-    assert with_header == "<bos>user\nHi<eos>\n<bos>assistant\n"
-
-
 def test_a_template_has_the_functions_of_transformers():
     source = "{{ bos_token }}{{ messages | tojson }}{% for m in messages %}{% break %}{% endfor %}"
     assert template(source).render(MESSAGES) == "<s>" + json.dumps(MESSAGES)
+    assert template("  {% if true %}\nx\n  {% endif %}\n").render(MESSAGES) == "x\n"
     assert template("{{ strftime_now('%d %b %Y') }}").render(MESSAGES) == "01 Jan 2025"
     assert template("{{ '%s-%d' | format('a', 3) }}").render(MESSAGES) == "a-3"
     with pytest.raises(TemplateError, match=r"mine\.jinja: the template failed: roles must alt"):
         template("{{ raise_exception('roles must\n alternate') }}").render(MESSAGES)
-
-
-def test_blocks_on_their_own_line_leave_no_space():
-    assert template("  {% if true %}\nx\n  {% endif %}\n").render(MESSAGES) == "x\n"
-
-
-def test_generation_blocks_are_located():
-    source = (
-        "{% for m in messages %}[{% generation %}{{ m.content }}{%- endgeneration -%}]{% endfor %}"
-    )
-    (rendered,) = template(source).answer([request()])
-    assert rendered == {"text": "[Hi][Hello]", "spans": [[1, 3], [5, 10]], "marked": True}
-    (rendered,) = template(DEFAULT).answer([request(learned=[0])])
-    assert not rendered["marked"]
-    assert [rendered["text"][begin:end] for begin, end in rendered["spans"]] == ["Hello</s>\n"]
 
 
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -80,8 +56,6 @@ HOSTILE = {
     "{{ messages.clear() }}": "unsafe",
     "{{ messages[0].update(role='system') }}": "unsafe",
     LOOP: TOO_LONG,
-    "{% for i in range(100000) if (range(100000)|list|length) %}{% endfor %}": TOO_LONG,
-    "{{ ('ab' * 8000000) | unique | list }}": TOO_LONG,
     "{{ 9 ** 99999999 }}": TOO_LONG,
     NESTED_LIST: LIMIT,
     "{{ ('x ' * 5000000) | wordwrap(1) }}": LIMIT,
@@ -95,7 +69,6 @@ HOSTILE = {
     "{{ '%10000000000d' % 3 }}": LIMIT,
     "{{ 'x'.ljust(10000000000) }}": LIMIT,
     "{{ ('x' * 10000000).replace('x', 'y' * 10000) }}": LIMIT,
-    "{{ 'x' | center(10000000000) }}": LIMIT,
     DOUBLING.format("n.s ~ n.s"): LIMIT,
     DOUBLING.format("n.s + n.s"): LIMIT,
     "{% include 'x' %}": "no loader",
@@ -107,7 +80,6 @@ HOSTILE = {
     "{{ " + "-" * 5000 + "1 }}": FAILS,
     "{% if 1 %}" * 3000 + "{% endif %}" * 3000: FAILS,
     "{{ x" + ".a" * 20000 + " }}": FAILS,
-    "{{ x" + "[0]" * 20000 + " }}": FAILS,
     "{{ 1" + " + 1" * 20000 + " }}": FAILS,
 }
 
@@ -116,9 +88,8 @@ HOSTILE = {
 def test_a_template_that_would_escape_or_never_end_fails_in_one_line(source, monkeypatch):
     monkeypatch.setattr(chat_template, "MAX_SECONDS", 0.5)
     start = time.process_time()
-    with pytest.raises(TemplateError) as error:
+    with pytest.raises(TemplateError, match=HOSTILE[source]) as error:
         template(source).render(MESSAGES)
-    assert re.search(HOSTILE[source], str(error.value))
     assert str(error.value).startswith("mine.jinja")
     assert str(error.value).isprintable()
     assert time.process_time() - start < 1, "the work is that of another process"
@@ -209,6 +180,10 @@ def test_a_template_is_found_in_the_folder_of_its_tokenizer(tmp_path, tokenizer)
     assert load_template(tmp_path, tokenizer).source == "d"
     (tmp_path / "chat_template.jinja").write_text("file")
     assert load_template(tmp_path, tokenizer).source == "file"
+    template("{{ eos_token }}").save(tmp_path)
+    restored = load_template(tmp_path, tokenizer)
+    assert restored.source == "{{ eos_token }}"
+    assert (restored.bos_token, restored.eos_token) == ("<s>", "</s>")
 
 
 def test_links_are_followed_from_a_download_but_not_from_a_run(tmp_path, tokenizer):
@@ -219,13 +194,6 @@ def test_links_are_followed_from_a_download_but_not_from_a_run(tmp_path, tokeniz
     (tmp_path / "folder" / "config.yaml").touch()
     with pytest.raises(DataError, match="regular file"):
         load_template(tmp_path / "folder", tokenizer)
-
-
-def test_a_saved_template_is_read_back(tmp_path, tokenizer):
-    template("{{ eos_token }}").save(tmp_path)
-    restored = load_template(tmp_path, tokenizer)
-    assert restored.source == "{{ eos_token }}"
-    assert (restored.bos_token, restored.eos_token) == ("<s>", "</s>")
 
 
 @pytest.mark.parametrize(

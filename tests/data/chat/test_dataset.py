@@ -2,29 +2,26 @@
 
 import json
 import random
-import re
 import time
 
-import numpy as np
 import pandas as pd
 import pyarrow
 import pytest
+from benchmarks.config import read_config
+from benchmarks.data.stream import override
 
+from mlxlab.config.instantiate import instantiate
 from mlxlab.data.chat.chat_template import ChatTokenizer
 from mlxlab.data.chat.conversation import parse_conversation
-from mlxlab.data.chat.dataset import InstructDataset, open_conversations
+from mlxlab.data.chat.dataset import open_conversations
 from mlxlab.data.chat.masks import ConversationEncoder
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.text.packing import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
-from mlxlab.errors import ConfigError, DataError, UserError
+from mlxlab.errors import DataError, UserError
 from mlxlab.evaluation.parts.data import check_data_module
-from mlxlab.extensions.example_losses.selection import LossSelection
-from mlxlab.run.report import sample_prompts
 from support.fault_injection.mutations import replace_value
-from support.losses import write_losses
 from support.rows import MUTATIONS, mutate
 from support.streams import as_lists, take
 
@@ -46,33 +43,11 @@ def file(tmp_path_factory):
 @pytest.fixture
 def new_data(file, tmp_path):
     def make(**changes):
-        defaults = {
-            "source": str(file),
-            "valid_source": None,
-            "valid_fraction": 0.1,
-            "max_valid_examples": 100,
-            "max_train_examples": None,
-            "layout": None,
-            "on_error": "strict",
-            "reading": Reading(),
-            "chat_template": None,
-            "loss_on": "assistant",
-            "truncation": "drop",
-            "shuffle": Shuffling(9, 0),
-            "tokenizer": TOKENIZER,
-            "seq_len": 128,
-            "select": LossSelection(None, 25, "mean", None),
-            "batch_size": 3,
-            "eval_batch_size": 4,
-            "prefetch": 0,
-            "overfit_batches": None,
-            "seed": 1,
-            "cache": tmp_path / "cache",
-            "masked": False,
-            "parameters": 1000,
-            "width": 8,
-        }
-        return InstructDataset(**defaults | changes)
+        node = read_config("data/instruct") | {"source": str(file), "valid_fraction": 0.1}
+        node |= {"seq_len": 128, "batch_size": 3, "eval_batch_size": 4, "prefetch": 0}
+        node = override(node, {"shuffle.window": 9, **changes})
+        runtime = {"seed": 1, "cache": tmp_path / "cache", "masked": False, "parameters": 1000}
+        return instantiate(node, tokenizer=TOKENIZER, width=8, **runtime)
 
     return make
 
@@ -95,12 +70,6 @@ def conversations_of(data, batches):
     return texts
 
 
-def test_it_is_a_data_module(new_data):
-    data = check_data_module(new_data())
-    assert data.task.kind == "language_modelling"
-    assert "batches per epoch: " in data.sources[-1]
-
-
 def test_every_conversation_is_whole_in_its_segment_and_only_answers_are_targets(new_data, file):
     data = new_data(valid_source=str(file))
     texts = conversations_of(data, data.train)
@@ -120,7 +89,7 @@ def test_every_conversation_is_whole_in_its_segment_and_only_answers_are_targets
 @pytest.mark.parametrize("row_buffer", [0, 5])
 def test_any_position_is_reached_exactly(new_data, row_buffer):
     plain, prefetched = (
-        new_data(shuffle=Shuffling(9, row_buffer), prefetch=depth).train for depth in (0, 2)
+        new_data(**{"shuffle.row_buffer": row_buffer, "prefetch": depth}).train for depth in (0, 2)
     )
     expected, states = [], {}
     while len(expected) < 40:
@@ -132,16 +101,8 @@ def test_any_position_is_reached_exactly(new_data, row_buffer):
         assert take(prefetched, 4) == expected[count : count + 4], count
 
 
-def test_samples_are_answers_to_whole_questions(new_data, file):
-    data = new_data(valid_source=str(file))
-    prompts = [decode(data, prompt) for prompt in sample_prompts(data, data.tokenizer, 3)]
-    assert len(prompts) == 3
-    for prompt in prompts:
-        assert re.fullmatch(r"<bos>user\n(\d+) user [ab]*<eos>\n<bos>assistant\n", prompt), prompt
-
-
 def test_validation_shares_no_conversation_with_training(new_data):
-    data = new_data()
+    data = check_data_module(new_data())
     train, valid = (conversations_of(data, batches) for batches in (data.train, data.valid))
     assert valid
     assert not set(train) & set(valid)
@@ -182,19 +143,6 @@ def test_a_template_of_the_user_is_used_and_its_faults_name_the_record(new_data,
         mine.write_text(source)
         with pytest.raises(DataError, match=message):
             new_data(chat_template=str(mine), loss_on="all" if source == fails else "assistant")
-
-
-def test_losses_of_other_data_choose_nothing(new_data, tmp_path):
-    path = tmp_path / "losses.parquet"
-    losses = {name: np.array([8 * 10**9]) for name in ("id", "step")}
-    write_losses(losses | {name: np.ones(1) for name in ("time", "sum", "mean")}, path)
-    with pytest.raises(DataError, match=r"a\.jsonl: data\.select chose none"):
-        new_data(select=LossSelection("hardest", 50, "mean", str(path)))
-
-
-def test_encoders_are_refused(new_data):
-    with pytest.raises(ConfigError, match="predicts the next token"):
-        new_data(masked=True)
 
 
 def records_of_every_layout():
@@ -301,10 +249,10 @@ def test_a_malformed_row_is_named_or_skipped(new_data, file, tmp_path, name, row
 
 
 def test_a_conversation_that_cannot_be_encoded_is_named_or_skipped(new_data, file, tmp_path):
-    records = [json.loads(line) for line in file.read_text().splitlines()] * 6
-    records[6] = {"prompt": "a<eos>", "completion": "b"}
-    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in records))
-    source = str(tmp_path / "a.jsonl")
+    records = [*map(json.loads, file.open())] * 6
+    content = {"role": "user", "content": "a<eos>"}
+    records[6] = {"messages": [content, *records[0]["messages"][1:]]}
+    source = write_chats(tmp_path, "a.jsonl", records)
     with pytest.raises(DataError, match=r"a\.jsonl:7: a message contains the special token <eos>"):
         new_data(source=source)
     data = new_data(source=source, on_error="skip")
@@ -314,8 +262,6 @@ def test_a_conversation_that_cannot_be_encoded_is_named_or_skipped(new_data, fil
 
 
 def test_columns_that_are_not_read_are_named(new_data, file, tmp_path):
-    records = [
-        json.loads(line) | {"id": 1, "origin": "x"} for line in file.read_text().splitlines()
-    ]
+    records = [record | {"id": 1, "origin": "x"} for record in map(json.loads, file.open())]
     data = new_data(source=write_chats(tmp_path, "a.jsonl", records))
     assert any("id, origin" in line for line in data.sources)

@@ -85,26 +85,11 @@ def test_loss_on_the_last_answer_or_on_everything(tokenizer):
     )
 
 
-def test_a_question_without_an_answer_at_the_end_is_no_target(tokenizer):
-    encoded = encode(make_encoder(tokenizer), TURNS[:4])
-    assert targets(tokenizer, encoded) == ["Uno<eos>\n"]
-
-
 MARKED = (
     "{% for m in messages %}<bos>{{ m.role }}:{% if m.role == 'assistant' %}"
     "{% generation %}{{ m.content }}<eos>{% endgeneration %}"
     "{% else %}{{ m.content }}<eos>{% endif %}{% endfor %}"
 )
-
-
-def test_generation_blocks_decide_where_a_template_has_them(tokenizer):
-    encoded = encode(make_encoder(tokenizer, source=MARKED), TURNS)
-    assert targets(tokenizer, encoded) == ["Uno<eos>", "\nDos<eos>"]
-    last = encode(make_encoder(tokenizer, "completion", MARKED), TURNS)
-    assert targets(tokenizer, last) == ["\nDos<eos>"]
-    source = "{% generation %}{{ messages[0].content }}{% endgeneration %}"
-    with pytest.raises(ValueError, match="marks 1 answers of 2"):
-        encode(make_encoder(tokenizer, source=source), TURNS)
 
 
 @pytest.mark.parametrize("source", [DEFAULT, MARKED], ids=["rendered", "marked"])
@@ -120,21 +105,6 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tokenizer, source):
         assert learned.rstrip("\n") == "Uno<eos>"
     with pytest.raises(ValueError, match="weight 0"):
         encode(make_encoder(tokenizer, "all", source), conversation)
-
-
-REASONING = (
-    "{% for m in messages %}<bos>{{ m.role }}:"
-    "{% if m.KEY %}<think>{{ m.KEY }}</think>{% endif %}{{ m.content }}<eos>{% endfor %}"
-    "{% if add_generation_prompt %}<bos>assistant:{% endif %}"
-)
-
-
-@pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
-def test_reasoning_is_learned_with_its_answer(tokenizer, key):
-    answer = {"role": "assistant", "content": "Dos", key: "Be kind."}
-    encoder = make_encoder(tokenizer, source=REASONING.replace("KEY", key))
-    encoded = encode(encoder, [TURNS[1], answer])
-    assert targets(tokenizer, encoded) == ["<think>Be kind.</think>Dos<eos>"]
 
 
 @pytest.mark.parametrize(

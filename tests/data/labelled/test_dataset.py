@@ -2,22 +2,19 @@
 
 import re
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from benchmarks.config import read_config
 
-import mlxlab.data
+from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import DROPPED, SAME_INPUT
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.loader import FixedBatchSize
-from mlxlab.data.sources.open import Reading
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError, UserError
 from mlxlab.evaluation.parts.data import check_data_module, longest_row
-from mlxlab.extensions.example_losses.selection import LossSelection
 from mlxlab.models.baselines.predict import predict_baselines, predict_rows
 from support.labelled import make_texts, write_csv
 from support.titanic import new_bpe_trainer
@@ -65,25 +62,7 @@ def test_rows_become_batches_of_their_texts_and_classes(make):
     assert not list(data.test)
 
 
-@pytest.mark.parametrize("columns", ["text", ["text", "more"]])
-def test_rows_above_the_limit_are_counted_and_the_limit_that_holds_95_percent_is_measured(
-    make, columns
-):
-    rows = [{"text": "ab " * (4 * n), "more": "c" * n, "label": n % 2} for n in range(2, 82)]
-    whole = make(rows, text_column=columns, seq_len=4096)
-    batches = [*whole.train, *whole.valid]
-    lengths = np.sort(np.concatenate([(batch.segment_ids > 0).sum(axis=1) for batch in batches]))
-    data = make(rows, text_column=columns, seq_len=int(lengths[60]))
-    measured = data.row_lengths
-    assert measured.too_long == (lengths > lengths[60]).sum() == 19
-    assert 0 <= measured.needed - lengths[76] < 8  # 76 of 80 are as long or shorter
-    assert not any("data.seq_len" in line for line in data.sources)  # a warning says it
-    enough = make(rows, text_column=columns, seq_len=measured.needed)
-    assert 0 < enough.row_lengths.too_long <= 4
-    assert enough.row_lengths.share <= 0.05
-
-
-@pytest.mark.parametrize(("words", "limit"), [(1, 128), (150, None), (1_000, 512)])
+@pytest.mark.parametrize(("words", "limit"), [(1, 128), (150, None), (600, 512)])
 def test_the_limit_holds_nearly_all_rows_whole_without_a_key(make, words, limit):
     rows = [{"text": f"{n:03} " + "ab " * words, "label": n % 2} for n in range(200)]
     rows[7]["text"] = "ab " * 900
@@ -96,14 +75,6 @@ def test_the_limit_holds_nearly_all_rows_whole_without_a_key(make, words, limit)
     assert longest_row(data, {"seq_len": None}) == chosen
     assert make(rows, seq_len=24).encoder.seq_len == 24
     assert make(rows, seq_len=None, positions=120).encoder.seq_len == 120
-
-
-def test_whatever_changes_a_batch_changes_the_fingerprint(make):
-    rows = [row | {"label2": "a"} for row in ROWS]
-    changes = ({}, {"seed": 1}, {"valid_fraction": 0.3}, {"seq_len": 8})
-    made = [make(rows, **change) for change in changes]
-    made.append(make(rows, text_column=["text", "label2"]))
-    assert len({data.fingerprint for data in made}) == 5
 
 
 def test_files_of_their_own_validate_and_test(make, write):
@@ -133,15 +104,6 @@ def test_an_unknown_label_in_the_validation_file_is_named_or_left_out(make, writ
     data = make(valid_source=valid, on_error="skip")
     assert (len(data.split.valid), data.left_out_rows) == (119, 1)
     assert data.task.labels == ("bad", "good")
-
-
-def test_the_positive_class_is_part_of_the_task(make, tmp_path):
-    data = make(positive_class="bad")
-    data.save(tmp_path)
-    assert data.task.positive_class == 0
-    assert LabelledDataset.restore_encoder(tmp_path).task == data.task
-    with pytest.raises(ConfigError, match=r"data\.positive_class=god"):
-        make(positive_class="god")
 
 
 def test_the_longer_text_of_a_pair_is_truncated_and_both_end_with_the_separator(make):
@@ -185,17 +147,19 @@ def test_malformed_rows_count_as_those_without_a_label(tmp_path):
         make(max_left_out=0.1)
 
 
-@pytest.mark.parametrize("fault", [{"text": "  "}, {"label": ""}])
-def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
-    rows = [*ROWS[:30], ROWS[30] | fault, *ROWS[31:], *MORE_ROWS]
+@pytest.mark.parametrize("fault", [{"text": "  ", "label": "weird"}, {"label": ""}, {"day": ""}])
+def test_rows_without_text_label_or_time_are_refused_or_left_out(make, fault):
+    days = [f"2024-05-{n % 30 + 1:02}" for n in range(120)]
+    rows = [row | {"day": day} for row, day in zip([*ROWS, *MORE_ROWS], days, strict=True)]
+    rows[30] |= fault
+    options = {"time_column": "day"} if "day" in fault else {}
     with pytest.raises(DataError, match=r"rows\.csv:32: column"):
-        make(rows)
-    data = make(rows, on_error="skip")
+        make(rows, **options)
+    data = make(rows, on_error="skip", **options)
     assert 30 not in texts_of(data, data.train) | texts_of(data, data.valid)
     [line] = [line for line in data.sources if LEFT_OUT in line]
-    reason = "a row without a label" if "label" in fault else "an empty text"
-    assert re.search(rf"1 row \(0\.8 %\){LEFT_OUT}.*:32: .*{reason}", line)
-    assert data.left_out_rows == 1
+    assert re.search(rf"1 row \(0\.8 %\){LEFT_OUT}.*:32: ", line)
+    assert (data.left_out_rows, data.task.labels) == (1, ("bad", "good"))
 
 
 @pytest.mark.parametrize("key", ["source", "valid_source", "test_source"])
@@ -216,26 +180,6 @@ def test_all_rows_that_cannot_be_used_are_named_at_once(make):
     assert [reason.split(":")[1] for reason in reasons] == ["2", "7", "9"]
     assert "single row of its class" in reasons[2]
     assert reasons[2].endswith("(2 rows)")
-
-
-def test_classes_of_a_single_row_are_left_out_like_other_rows_that_cannot_be_used(make):
-    rare = [{"text": label, "label": label} for label in ("n/a", "odd")]
-    rows = [*ROWS[:5], ROWS[5] | {"label": ""}, *ROWS[6:], *rare]
-    with pytest.raises(DataError, match=r"3 rows .* without a label .* single row of its class"):
-        make(rows, on_error="skip", max_left_out=0.02)
-    for reading in (Reading(), Reading(missing=["n/a", "odd"])):
-        data = make(rows, on_error="skip", max_left_out=0.05, reading=reading)
-        assert (data.task.labels, data.left_out_rows) == (("bad", "good"), 3)
-
-
-def test_rows_without_a_time_are_left_out(make):
-    days = ["" if n == 7 else f"2024-05-{n % 30 + 1:02}" for n in range(len(ROWS))]
-    rows = [row | {"day": day} for row, day in zip(ROWS, days, strict=True)]
-    with pytest.raises(DataError, match=r"rows\.csv:9: column 'day': a row without a time"):
-        make(rows, time_column="day")
-    data = make(rows, time_column="day", on_error="skip", max_left_out=0.02)
-    assert data.left_out_rows == 1
-    assert len([line for line in data.sources if LEFT_OUT in line]) == 1
 
 
 def test_several_labels_and_numbers_become_their_targets(make, tmp_path):
@@ -303,30 +247,6 @@ def test_the_fraction_holds_for_numbers_and_many_sets_of_labels_and_each_label_i
     assert min(data.class_counts) > 0
 
 
-def test_the_label_of_a_row_that_is_left_out_does_not_matter(make):
-    data = make([*ROWS, *MORE_ROWS, {"text": "", "label": "weird"}], on_error="skip")
-    assert data.task.labels == ("bad", "good")
-
-
-def test_rows_are_located_by_their_line_after_malformed_ones(tmp_path):
-    lines = [f"text {n},{'xy'[n % 2]}" for n in range(120)]
-    path = tmp_path / "own.csv"
-    path.write_text("\n".join(["text,label", *lines[:30], "a,b,c", *lines[30:], ""]))
-    data = make_texts(str(path), tmp_path / "cache", on_error="skip", valid_fraction=0.5)
-    content = path.read_text().splitlines()
-    for batch in data.valid:
-        for row, text in zip(batch.example_ids, data.texts(batch.example_ids), strict=True):
-            line = int(data.location(int(row)).removeprefix(f"{path}:"))
-            assert content[line - 1].startswith(f"{text},")
-
-
-CONF = Path(mlxlab.data.__file__).parents[3] / "conf" / "data" / "table.yaml"
-NODES = {
-    "reading": Reading(),
-    "select": LossSelection(None, 25, "mean", None),
-    "batching": FixedBatchSize(num_buckets=7),
-    "tokenizer": new_bpe_trainer(vocab_size=300),
-}
 BRANDS = ("Audi", "BMW", "Fiat")
 
 
@@ -349,13 +269,13 @@ def write_cars(path, rows=120, bad=()):
 
 def make_table(folder, source=None, **changes):
     """The data set of conf/data/table.yaml."""
-    config = yaml.safe_load(CONF.read_text())
-    del config["_target_"], config["defaults"]
     if source is None:
         source = write_cars(folder / "cars.csv")
-    own = {"source": source, "target": "price", "prefetch": 0}
-    run = {"seed": 0, "cache": folder, "parameters": 1_000_000, "width": 128}
-    return LabelledDataset(**(config | NODES | own | run | changes))
+    own = {"source": source, "target": "price", "prefetch": 0} | changes
+    objects = {"batching": FixedBatchSize(num_buckets=7)}
+    objects["tokenizer"] = new_bpe_trainer(vocab_size=300)
+    runtime = {"seed": 0, "cache": folder, "parameters": 1_000_000, "width": 128}
+    return instantiate(read_config("data/table") | own, **objects, **runtime)
 
 
 def sentences_of(data):
@@ -363,82 +283,42 @@ def sentences_of(data):
     return [text for (text,) in data.encoder.renderer.render(table)]
 
 
-def test_every_column_but_the_target_is_read_by_default(tmp_path):
+def test_every_column_but_target_group_time_and_excluded_ones_is_read(tmp_path):
     data = check_data_module(make_table(tmp_path))
     assert (data.task.kind, data.task.num_classes) == ("regression", 1)
+    names = ["id", "brand", "year", "km", "sold", "dealer"]
     text = sentences_of(data)[0]
-    names = [part.split(": ")[0] for part in text.split(", ")]
-    assert names == ["id", "brand", "year", "km", "sold", "dealer"]
-    assert "price" not in text
+    assert [part.split(": ")[0] for part in text.split(", ")] == names
     batch = next(iter(data.valid))
     assert data.tokenizer.decode(batch.tokens[0]) == text
-
-
-def test_excluded_columns_and_those_of_group_and_time_are_not_read(tmp_path):
-    assert "dealer" not in sentences_of(make_table(tmp_path, group_column="dealer"))[0]
-    assert "sold" not in sentences_of(make_table(tmp_path, time_column="sold"))[0]
-    data = make_table(tmp_path, exclude=["id", "dealer"])
-    assert data.encoder.columns == ["brand", "year", "km", "sold"]
-    assert "dealer" not in data.rows.columns
-
-
-def test_columns_choose_what_is_read(tmp_path):
-    chosen = make_table(tmp_path, columns=["km", "brand"])
-    assert sentences_of(chosen)[0].startswith("km: q")
-    rows = chosen.split.valid[:1]
-    [km] = chosen.rows.table(["km"], rows)["km"]
-    assert chosen.texts(rows)[0].startswith(f"km: {km}, brand: "), (
-        "reports show numbers, not their bins"
-    )
-    written = make_table(tmp_path, columns=["year", "brand"], bins=None)
-    year = sentences_of(written)[0].partition(",")[0]
-    assert 1990 <= int(year.removeprefix("year: ")) < 2020
-    assert chosen.fingerprint != written.fingerprint
+    for changes, missing in [
+        ({"group_column": "dealer"}, {"dealer"}),
+        ({"time_column": "sold"}, {"sold"}),
+        ({"exclude": ["id", "dealer"]}, {"id", "dealer"}),
+    ]:
+        columns = make_table(tmp_path, **changes).encoder.columns
+        assert columns == [name for name in names if name not in missing]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"columns": ["km", "price"]}, "column 'price': expected once"),
-        ({"columns": ["km", "km"]}, "column 'km': expected once"),
         ({"text_column": ["km", "km"]}, "column 'km': expected once"),
         ({"group_column": "price"}, "column 'price': expected once"),
-        ({"columns": ["km"], "text_column": "brand"}, "text_column, columns, exclude"),
         ({"columns": ["km"], "exclude": ["id"]}, "text_column, columns, exclude"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(tmp_path, changes, message):
-    with pytest.raises(ConfigError, match=message):
-        make_table(tmp_path, **changes)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"target": "prize"}, r"cars\.csv: no column 'prize'"),
-        ({"columns": ["brnd", ""]}, r"cars\.csv: no column 'brnd', '',"),
         (
-            {"target": "prize", "columns": ["yaer", "km"], "time_column": "solde"},
-            "no column 'yaer', 'prize', 'solde'",
+            {"target": "prize", "columns": ["yaer"], "time_column": "solde"},
+            "'yaer', 'prize', 'solde'",
         ),
         ({"exclude": ["dealr"]}, "no column 'dealr', .*did you mean dealer"),
         ({"types": {"yaer": "category"}, "columns": ["year"]}, "data.types: .*did you mean year"),
     ],
 )
-def test_columns_that_do_not_exist_are_named_together(tmp_path, changes, message):
-    with pytest.raises(DataError, match=message) as caught:
+def test_columns_that_do_not_exist_or_do_not_go_together_are_refused(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
         make_table(tmp_path, **changes)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("cell", ["?", "inf", "1_000"])
-def test_a_cell_among_numbers_is_located(tmp_path, cell):
-    source = write_cars(tmp_path / "bad.csv", bad=[(7, "km", cell)])
-    with pytest.raises(DataError, match=r"bad\.csv:8: column 'km'"):
-        make_table(tmp_path, source)
-    reading = Reading(missing=[cell])
-    assert make_table(tmp_path, source, reading=reading).task.kind == "regression"
-    assert make_table(tmp_path, source, types={"km": "category"}).task.kind == "regression"
 
 
 def test_baselines_are_of_the_same_rows(tmp_path):
@@ -455,16 +335,6 @@ def test_baselines_are_of_the_same_rows(tmp_path):
     assert sum(len(batch.targets) for batch in data.test) == 30
     assert np.mean(fitted["majority"].valid.argmax(axis=1) == targets) == pytest.approx(1 / 3)
     assert predict_baselines(make_table(tmp_path, baselines=False)) == []
-
-
-def test_types_are_those_of_the_training_rows_and_can_be_chosen(tmp_path):
-    types = make_table(tmp_path).encoder.types
-    kinds = ["text", "category", "integer", "integer", "datetime", "category"]
-    names = ["id", "brand", "year", "km", "sold", "dealer"]
-    assert {name: each.kind for name, each in types.items()} == dict(zip(names, kinds, strict=True))
-    chosen = make_table(tmp_path, types={"year": "category", "sold": "text"}).encoder.types
-    assert (chosen["year"].kind, chosen["sold"].kind) == ("category", "text")
-    assert "1995" in chosen["year"].categories
 
 
 def test_a_cell_of_a_validation_row_that_is_not_of_its_type_is_refused_or_left_out(tmp_path):
@@ -508,7 +378,7 @@ def test_rows_in_memory_that_are_no_table_are_one_line(tmp_path, source):
 
 
 def test_rows_in_memory_are_those_of_a_file(tmp_path):
-    path = write_cars(tmp_path / "cars.csv")
+    path = write_cars(tmp_path / "cars.csv", rows=60)
     frame = pd.read_csv(path)
     dicts = frame.to_dict("records")
     expected = make_table(tmp_path, path)

@@ -38,13 +38,6 @@ TRAINED = {  # column -> the values of its rows in turn
     "nothing": [None],
 }
 TYPES = {"ward": "category"}
-KINDS = {
-    "boolean": ("boolean", "boolean_gaps"),
-    "integer": ("integer", "integer_gaps", "whole_floats", "big"),
-    "number": ("float", "float_gaps"),
-    "datetime": ("date", "time", "zone"),
-    "category": ("category", "ward", "zeros", "mixed", "words", "nothing"),
-}
 PREDICTED = TRAINED | {  # values and gaps that no training row has
     "integer": [None, 99, -2, 1],
     "category": ["red", "violet", None],
@@ -134,7 +127,6 @@ def batches(tmp_path_factory):
         for predicted in FORMATS:
             table = table_in(predicted, frame_of(PREDICTED), folder, columns)
             made[trained, predicted] = encoder.encode_rows(table)
-        made[trained] = encoder
     return made
 
 
@@ -165,12 +157,3 @@ def test_the_same_rows_are_the_same_model_inputs(batches, trained, predicted):
     for field, expected in zip(batch[:5], batches["csv", "csv"], strict=False):
         np.testing.assert_array_equal(field, expected)
     assert batch.loss_weights.all()
-
-
-@pytest.mark.parametrize("trained", FORMATS)
-def test_every_format_gives_the_same_types_and_labels(batches, trained):
-    encoder = batches[trained]
-    kinds = {name: kind for kind, names in KINDS.items() for name in names}
-    assert {name: each.kind for name, each in encoder.types.items()} == kinds
-    assert encoder.types == batches["csv"].types
-    assert encoder.task.labels == ("false", "true")

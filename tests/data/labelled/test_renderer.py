@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlxlab.data.labelled.renderer import RowRenderer, fit_bins, fit_bounds
+from mlxlab.data.labelled.renderer import RowRenderer, fit_bounds
 from mlxlab.data.labelled.types import ColumnType, fit_type, read_column
-from mlxlab.errors import DataError
 from mlxlab.files.untrusted import ShapeError, validate
 
 
@@ -34,22 +33,6 @@ def test_bins_hold_about_equally_many_training_values():
     assert counts[1].min() >= 90
 
 
-def test_bins_of_few_frequent_and_outer_values():
-    trained = np.array([1.0] * 97 + [2, 3, 7])
-    assert fit_bins(trained, 4) == [2, 3, 7]
-    assert words(trained, np.array([1.0, 2, 3, 7])) == ["q00", "q01", "q02", "q03"]
-    frequent = np.array([0.0] * 970 + list(range(1, 31)))
-    counts = np.unique(words(frequent, frequent), return_counts=True)[1]
-    assert counts.tolist() == [970, 10, 10, 10]
-    assert words(np.arange(100.0), np.array([-1e300, 1e300])) == ["q00", "q03"]
-
-
-def test_without_bins_all_digits_are_written():
-    cells = ["3.14159", "120000", "-0.0", "7", " "]
-    texts = ["x: 3.14159", "x: 120000", "x: 0", "x: 7", "x: missing"]
-    assert fit({"x": cells}, None).render({"x": cells}) == [(text,) for text in texts]
-
-
 def test_a_row_becomes_its_words_and_a_missing_value_is_stated():
     table = {
         "age": ["1", "2", None, "4"],
@@ -67,16 +50,6 @@ def test_a_row_becomes_its_words_and_a_missing_value_is_stated():
     assert renderer.render({name: [] for name in table}) == []
 
 
-def test_numbers_that_are_categories_are_names():
-    renderer = fit({"ward": ["1", "2"] * 3}, types={"ward": "category"})
-    assert renderer.render({"ward": ["1.0", "9"]}) == [("ward: 1",), ("ward: 9",)]
-    renderer = fit({"postcode": ["0123", "8001"] * 3})
-    assert renderer.render({"postcode": ["0123", "123"]}) == [
-        ("postcode: 0123",),
-        ("postcode: 123",),
-    ]
-
-
 def test_a_text_alone_is_written_as_it_stands():
     texts = {"text": [" two\n lines ", None]}
     alone = fit(texts, types={"text": "text"}, are_texts=True)
@@ -85,13 +58,6 @@ def test_a_text_alone_is_written_as_it_stands():
     other = fit(texts, types={"text": "text"})
     assert other.render(texts) == [("text: two lines",), ("text: missing",)]
     assert other.required == []
-
-
-def test_two_texts_are_a_pair():
-    table = {"first": ["a", None], "second": ["b", "c"]}
-    pair = fit(table, types=dict.fromkeys(table, "text"), are_texts=True)
-    assert pair.is_pair
-    assert pair.render(table) == [("a", "b"), ("", "c")]
 
 
 @pytest.mark.parametrize("bins", [4, None])
@@ -103,14 +69,6 @@ def test_the_state_restores_the_renderer_and_reports_show_all_digits(bins):
     assert restored.render(table) == renderer.render(table)
     assert list(restored.types) == ["age", "port"]
     assert restored.exact().render(table)[1] == ("age: 1.25, port: missing",)
-
-
-def test_a_cell_to_predict_from_that_is_no_number_is_located():
-    renderer = fit({"age": ["1", "2", "3"]})
-    with pytest.raises(DataError, match="row 2: column 'age': expected a finite number"):
-        renderer.render({"age": ["1", "inf"]})
-    with pytest.raises(DataError, match="no column 'age'"):
-        renderer.render({"agee": ["1"]})
 
 
 @pytest.mark.parametrize(
@@ -135,10 +93,3 @@ def test_a_damaged_state_is_refused(change):
     assert list(validate(state, RowRenderer).types) == ["age"]
     with pytest.raises(ShapeError):
         validate({**state, **change}, RowRenderer)
-
-
-def test_rules_are_equal_for_renderers_that_make_the_same_texts():
-    table = {"age": ["1", "2"], "port": ["Cork", "Bray"]}
-    assert fit(table).rules() == fit({**table, "port": ["Cork", "Cobh"]}).rules()
-    assert fit(table).rules() != fit(table, None).rules()
-    assert fit(table).rules() != fit({**table, "age": ["1", "3"]}).rules()

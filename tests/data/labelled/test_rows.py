@@ -46,33 +46,6 @@ def table_of(rows):
 
 
 CSV = 'id,text,label\n1,"hello, ""x""\nthere",pos\n\n2,,neg\n3,plain,pos\n'
-TABLE = {
-    "id": ["1", "2", "3"],
-    "text": ['hello, "x"\nthere', None, "plain"],
-    "label": ["pos", "neg", "pos"],
-}
-
-
-def test_rows_of_a_csv_file(tmp_path):
-    rows = open_file(tmp_path, "reviews.csv", CSV)
-    assert len(rows) == 3
-    assert table_of(rows) == TABLE
-    assert rows.table(["id"], np.array([2, 0, 2])) == {"id": ["3", "1", "3"]}
-    assert rows.column("text").null_count == 1
-    assert [rows.location(row) for row in range(3)] == [
-        f"{tmp_path}/reviews.csv:{line}" for line in (2, 5, 6)
-    ]
-    assert rows.table(["id"], np.array([], np.int64)) == {"id": []}
-
-
-def test_rows_of_several_sources_are_numbered_on(tmp_path):
-    first = open_file(tmp_path, "a.csv", CSV)
-    second = open_file(tmp_path, "b.csv", CSV.replace("pos", "bad"))
-    rows = Rows([*first.parts, *second.parts])
-    assert len(rows) == 6
-    assert rows.table(["label"], np.array([4, 0, 3])) == {"label": ["neg", "pos", "bad"]}
-    assert rows.location(4) == f"{tmp_path}/b.csv:5"
-    assert [table["id"] for table in rows.blocks(["id"], np.arange(6))] == [["1", "2", "3"] * 2]
 
 
 @pytest.mark.parametrize(
@@ -123,36 +96,26 @@ def test_columns_without_a_name_or_with_objects_are_read_only_by_name(tmp_path):
     assert table_of(rows) == {"nested": ['{"b": 1}', '{"b": 2}']}
 
 
+PARQUET = {  # column -> its values, and their cells
+    "int": ([1, None], ["1", None]),
+    "float": ([0.1, float("nan")], ["0.1", None]),
+    "float32": (pyarrow.array([0.1, 2.5], pyarrow.float32()), ["0.1", "2.5"]),
+    "bool": ([True, None], ["true", None]),
+    "time": ([datetime(2020, 1, 2, 3, 4, 5, 500), None], ["2020-01-02T03:04:05.000500", None]),
+    "date": ([date(2020, 1, 2), None], ["2020-01-02", None]),
+    "decimal": ([Decimal("1.50"), None], ["1.50", None]),
+    "list": ([["a", None], []], ['["a", null]', "[]"]),
+    "text": (["", "\u00e4"], [None, "\u00e4"]),
+    "dictionary": (pyarrow.array(["u", None]).dictionary_encode(), ["u", None]),
+    "binary": ([b"abc", None], ["abc", None]),
+    "null": (pyarrow.nulls(2), [None, None]),
+}
+
+
 def test_rows_of_a_parquet_file(tmp_path):
-    columns = {
-        "int": [1, None],
-        "float": [0.1, float("nan")],
-        "float32": pyarrow.array([0.1, 2.5], pyarrow.float32()),
-        "bool": [True, None],
-        "time": pyarrow.array([datetime(2020, 1, 2, 3, 4, 5, 500), None], pyarrow.timestamp("us")),
-        "date": [date(2020, 1, 2), None],
-        "decimal": [Decimal("1.50"), None],
-        "list": [["a", None], []],
-        "text": ["", "\u00e4"],
-        "dictionary": pyarrow.array(["u", None]).dictionary_encode(),
-        "binary": [b"abc", None],
-        "null": pyarrow.nulls(2),
-    }
-    rows = open_file(tmp_path, "a.parquet", columns)
-    assert table_of(rows) == {
-        "int": ["1", None],
-        "float": ["0.1", None],
-        "float32": ["0.1", "2.5"],
-        "bool": ["true", None],
-        "time": ["2020-01-02T03:04:05.000500", None],
-        "date": ["2020-01-02", None],
-        "decimal": ["1.50", None],
-        "list": ['["a", null]', "[]"],
-        "text": [None, "\u00e4"],
-        "dictionary": ["u", None],
-        "binary": ["abc", None],
-        "null": [None, None],
-    }
+    values = {name: values for name, (values, _) in PARQUET.items()}
+    rows = open_file(tmp_path, "a.parquet", values)
+    assert table_of(rows) == {name: cells for name, (_, cells) in PARQUET.items()}
     assert rows.location(1) == f"{tmp_path}/a.parquet:row 2"
 
 
@@ -178,26 +141,6 @@ def test_cells_that_count_as_missing(tmp_path, name, content):
     assert table_of(open_file(tmp_path, name, content)) == {"a": [None, "-"], "b": ["NA", "0"]}
     rows = open_file(tmp_path, name, content, missing=["NA", "-", "0"])
     assert table_of(rows) == {"a": [None, None], "b": [None, None]}
-
-
-def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
-    for name, good, bad in [
-        ("a.csv", "x,y\n", "x,y,z\n"),
-        ("a.jsonl", '{"a": "x", "b": "y"}\n', '{"a": 1\n'),
-    ]:
-        start = "a,b\n" if name == "a.csv" else ""
-        rows = open_file(tmp_path, name, start + good * 150 + bad + good * 150, on_error="skip")
-        assert table_of(rows) == {"a": ["x"] * 300, "b": ["y"] * 300}
-        [part] = rows.parts
-        line = 152 if start else 151
-        assert part.num_malformed == 1
-        assert part.first_malformed.startswith(f"{tmp_path}/{name}:{line}: ")
-        again = read(tmp_path / name, tmp_path / "cache", "skip")
-        assert again.parts[0].first_malformed == part.first_malformed
-        with pytest.raises(DataError, match=rf"4 of 304 rows are malformed.*{name}:{line}"):
-            open_file(tmp_path, name, start + good * 150 + bad * 4 + good * 150, on_error="skip")
-        skipping = read(tmp_path / name, tmp_path / "cache", "skip", max_left_out=0.02)
-        assert (len(skipping), skipping.parts[0].num_malformed) == (300, 4)
 
 
 def test_a_changed_file_is_other_rows_and_a_moved_one_is_not(tmp_path):

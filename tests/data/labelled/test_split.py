@@ -5,16 +5,12 @@ import pyarrow as pa
 import pytest
 
 from mlxlab.data.labelled.options import check_split
-from mlxlab.data.labelled.split import assign_groups, hold_out, latest, read_times
+from mlxlab.data.labelled.split import assign_groups, latest, read_times
 from mlxlab.data.labelled.types import number_of_row
 from mlxlab.errors import ConfigError, DataError
 
 SETTINGS = {"valid_source": None, "valid_fraction": 0.2, "folds": None, "fold": 0}
 SETTINGS |= {"group_column": None, "time_column": None}
-
-
-def test_a_class_of_one_row_trains():
-    assert not hold_out(np.arange(4), np.array([0, 0, 0, 1]), 0.9, 1)[3]
 
 
 @pytest.mark.parametrize("shares", [[0.3, 0.7], [0.25] * 4])
@@ -24,15 +20,6 @@ def test_no_group_stands_on_both_sides(shares):
     shared = np.intersect1d(groups[is_valid], groups[~is_valid])
     assert set(shared) <= {-1}  # rows without a group are alone
     assert is_valid.mean() == pytest.approx(shares[0], abs=0.08)
-
-
-def test_no_fold_of_groups_is_empty():
-    assert set(assign_groups(np.arange(40) // 4, [0.2] * 5, 1)) == {*range(5)}
-
-
-def test_two_groups_are_enough_for_two_sides():
-    parts = assign_groups(np.array([0] * 5 + [1] * 5), [0.01, 0.99], 1)
-    assert np.bincount(parts).tolist() == [5, 5]
 
 
 def test_the_latest_rows_validate_and_equal_times_stay_together():

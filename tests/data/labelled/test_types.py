@@ -7,7 +7,7 @@ from datetime import datetime
 import pyarrow as pa
 import pytest
 
-from mlxlab.data.labelled.types import ColumnType, distinct_texts, fit_type, read_column, spell
+from mlxlab.data.labelled.types import ColumnType, fit_type, read_column, spell
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import validate
 
@@ -69,11 +69,6 @@ def test_kinds_of_texts_and_of_misspelt_numbers():
     assert fit_type(text_array(*tickets * 2)).kind == "category"
 
 
-def test_a_text_is_read_with_its_white_space_and_a_blank_one_is_missing():
-    column = read_column("a", text_array(" a\n b ", "  ", None), ColumnType("text"))
-    assert column.cells() == [" a\n b ", None, None]
-
-
 def test_a_fraction_among_integers_is_a_number():
     """The training rows may hold whole numbers by chance."""
     integers = fit_type(text_array("38", "1e3", str(2**63)), "integer")
@@ -89,11 +84,6 @@ def test_categories_as_floats_are_those_of_training():
     assert column.unseen() == {"4": 2}
 
 
-def test_numbers_that_differ_only_in_spelling_stay_apart_where_they_are_categories():
-    codes = fit_type(text_array("1", "1.0", "2"), "category")
-    assert read_column("code", text_array("1", "1.0"), codes).cells() == ["1", "1.0"]
-
-
 @pytest.mark.parametrize(
     ("column_type", "cell", "expected"),
     [
@@ -107,10 +97,3 @@ def test_numbers_that_differ_only_in_spelling_stay_apart_where_they_are_categori
 def test_a_cell_of_another_type_is_named_with_its_row(column_type, cell, expected):
     with pytest.raises(DataError, match=rf"^row 2: column 'a': expected .*{expected}"):
         read_column("a", text_array(None, cell), column_type)
-
-
-def test_chunks_are_one_column():
-    chunked = pa.chunked_array([["a", "b"], ["b", " "]], pa.string())
-    texts, codes = distinct_texts(chunked)
-    assert texts == ["a", "b"]
-    assert codes.tolist() == [0, 1, 1, -1]

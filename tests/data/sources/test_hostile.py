@@ -1,7 +1,5 @@
 """Huge, sparse and endless files: refused in one line, within seconds and little memory."""
 
-import json
-import lzma
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from mlxlab.data.sources.block import FIRST, ErrorBudget
 from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.data.sources.text_files import ignore
 from mlxlab.errors import DataError
+from support.text import write_texts
 
 TESTS = Path(__file__).parents[2]
 HUGE = 30 * 2**30
@@ -80,7 +79,7 @@ def test_an_endless_record_is_refused_within_seconds(tmp_path, name):
 def test_damaged_files_end_in_one_line(tmp_path, ending):
     """Cut off and overwritten files: rows, or a DataError."""
     path = tmp_path / f"bad.{ending}"
-    write(path, [f"text {number} " + "x" * (number % 50) for number in range(400)], 90)
+    write_texts(path, [f"text {number} " + "x" * (number % 50) for number in range(400)])
     good = path.read_bytes()
     positions = [len(good) * number // 12 for number in range(12)]
     damaged = [good[:position] for position in positions[1:]]
@@ -94,32 +93,6 @@ def test_damaged_files_end_in_one_line(tmp_path, ending):
             line = str(error)
         assert not line or "bad." in line
         assert "\n" not in line
-
-
-def write(path, texts, chunk, **options):
-    """Writes the texts in the format that the name says; a row group has `chunk` of them."""
-    match path.name.split(".")[1]:
-        case "parquet":
-            parquet.write_table(pa.table({"text": texts}), path, row_group_size=chunk, **options)
-            return
-        case "arrow":
-            with pa.ipc.new_file(path, pa.schema([("text", pa.string())])) as file:
-                file.write_table(pa.table({"text": texts}), max_chunksize=chunk)
-            return
-        case "json":
-            data = json.dumps([{"text": text} for text in texts], indent=1)
-        case "jsonl":
-            data = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-        case "txt":
-            data = "".join(text + "\n" for text in texts)
-        case "csv":
-            data = "text,n\n" + "".join(f"{text},1\n" for text in texts)
-    packed = data.encode()
-    if path.suffix == ".gz":
-        packed = pa.compress(packed, "gzip", asbytes=True)
-    elif path.suffix == ".xz":
-        packed = lzma.compress(packed)
-    path.write_bytes(packed)
 
 
 LIMITED = """
@@ -159,9 +132,12 @@ def test_a_file_of_ten_times_the_memory_limit_streams_within_it(tmp_path, ending
     small, large = (tmp_path / f"{size}.{ending}" for size in ("small", "large"))
     generator = np.random.default_rng(0)
     texts = [generator.bytes(28_500).hex() for _ in range(3700)]
-    options = {"write_batch_size": 8, "compression": "none"}
-    write(small, texts[:10], 200, **options)
-    write(large, texts, 500 if ending == "parquet" else 200, **options)
+    write_texts(small, texts[:10])
+    if ending == "parquet":
+        options = {"row_group_size": 500, "write_batch_size": 8, "compression": "none"}
+        parquet.write_table(pa.table({"text": texts}), large, **options)
+    else:
+        write_texts(large, texts)
     assert large.stat().st_size > (5 if ending == "csv.gz" else 10) * limit
     command = [sys.executable, "-c", LIMITED, str(small), str(large), str(limit)]
     done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False)

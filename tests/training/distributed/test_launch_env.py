@@ -38,18 +38,6 @@ def test_a_setting_that_needs_whole_weights_is_refused(overrides):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        [],
-        ["trainer=optimized"],
-        [*DISTILL, "trainer/optimizer=lion"],
-    ],
-)
-def test_the_defaults_are_not_refused(overrides):
-    refuse_unsharded(config_of(*overrides))
-
-
 def test_a_scalar_weight_is_refused():
     with pytest.raises(ConfigError, match=r"^trainer.parallel=fsdp: gate is a scalar"):
         FullySharded(ProcessGroup(), {"gate": mx.array(1.0).shape})

@@ -46,13 +46,6 @@ def test_labels_that_never_occur_do_not_count(predictions):
     )
 
 
-def test_thresholds_of_labels_decide(predictions):
-    p, y = predictions
-    thresholds = np.array([0.1, 0.5, 0.9, 0.3])
-    expected = oracle.f1_score(y, p >= thresholds, average="macro")
-    assert multi_label_metrics(p, y, thresholds)["f1_macro"] == pytest.approx(expected)
-
-
 def test_the_best_threshold_has_the_greatest_f1_of_all(predictions):
     p, y = predictions
     for scores, positive in zip(p.T, y.T > 0, strict=True):
@@ -64,27 +57,11 @@ def test_the_best_threshold_has_the_greatest_f1_of_all(predictions):
         assert 0 < threshold < 1
 
 
-def test_a_threshold_lies_between_scores_and_is_one_half_without_a_positive():
-    assert best_threshold(
-        np.array([0.2, 0.6, 0.8]), np.array([False, False, True])
-    ) == pytest.approx(0.7)
-    assert best_threshold(np.array([0.4, 0.6]), np.array([True, True])) == pytest.approx(0.2)
-    assert best_threshold(np.array([0.2, 0.6]), np.array([False, False])) == 0.5
-
-
 def test_a_threshold_that_all_scores_reach_is_half_the_lowest_one_and_0_for_a_score_of_0():
     assert best_threshold(np.array([0.25, 0.75, 0.5]), np.array([True, True, False])) == 0.125
     assert best_threshold(np.array([0.0, 0.75, 0.0]), np.array([True, True, True])) == 0
     tiny = np.finfo(np.float32).smallest_subnormal
     assert best_threshold(np.array([tiny, 0.75]), np.array([True, True])) == tiny
-
-
-def test_the_precision_recall_curve_agrees_with_scikit_learn(predictions):
-    scores, positive = predictions[0][:, 0], predictions[1][:, 0] > 0
-    precision, recall = precision_recall(scores, positive)
-    expected_precision, expected_recall, _ = oracle.precision_recall_curve(positive, scores)
-    np.testing.assert_allclose(precision[::-1], expected_precision[:-1])
-    np.testing.assert_allclose(recall[::-1], expected_recall[:-1])
 
 
 def test_regression_metrics_agree_with_scikit_learn_and_scipy():
@@ -114,3 +91,11 @@ def test_no_example_and_values_of_a_diverged_model_give_no_warning():
         regression_metrics(np.array([np.inf, 1.0]), np.array([0.0, 1.0]))["rmse"]
     )
     assert math.isnan(regression_metrics(np.array([1.0]), np.array([1.0]))["r2"])
+
+
+def test_the_precision_recall_curve_agrees_with_scikit_learn(predictions):
+    scores, positive = predictions[0][:, 0], predictions[1][:, 0] > 0
+    precision, recall = precision_recall(scores, positive)
+    expected_precision, expected_recall, _ = oracle.precision_recall_curve(positive, scores)
+    np.testing.assert_allclose(precision[::-1], expected_precision[:-1])
+    np.testing.assert_allclose(recall[::-1], expected_recall[:-1])

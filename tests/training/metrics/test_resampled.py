@@ -1,12 +1,10 @@
 """Bootstrap: resampled metrics equal the metrics of the resampled examples, and intervals are those of theory."""
 
-import time
-
 import numpy as np
 import pytest
 
 from mlxlab.data.batch import Task
-from mlxlab.stats.bootstrap import interval, proportion_interval, resample, resample_count
+from mlxlab.stats.bootstrap import interval, proportion_interval, resample
 from mlxlab.training.metrics.labelled import Thresholds, labelled_metrics
 from mlxlab.training.metrics.resampled import mean_of, resampled_metrics
 
@@ -60,28 +58,6 @@ def test_the_interval_of_a_mean_is_that_of_theory():
     error = values.std() / 20
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
-
-
-def test_statistics_share_resamples_and_chunks_change_nothing(monkeypatch):
-    values = np.random.default_rng(0).normal(size=50)
-    both = resample({"a": mean_of(values), "b": mean_of(values + 1)}, 50)
-    np.testing.assert_allclose(both["b"] - both["a"], 1)
-    monkeypatch.setattr("mlxlab.stats.bootstrap.CHUNK", 120)
-    np.testing.assert_allclose(resample({"a": mean_of(values)}, 50)["a"], both["a"], atol=1e-12)
-
-
-def test_many_examples_are_resampled_less_often():
-    assert [resample_count(n) for n in (0, 100, 20_000, 50_000, 10**6)] == [
-        1000,
-        1000,
-        1000,
-        400,
-        200,
-    ]
-    values = np.random.default_rng(0).random(50_000)
-    start = time.perf_counter()
-    assert len(resample({"mean": mean_of(values)}, 50_000)["mean"]) == 400
-    assert time.perf_counter() - start < 5
 
 
 def test_no_example_and_no_finite_value_give_no_interval():

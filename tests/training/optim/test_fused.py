@@ -163,11 +163,6 @@ def test_gradients_in_bfloat16_and_an_optimizer_without_moments_are_left_to_mlx(
     )
 
 
-@pytest.mark.usefixtures("mlx_kernels")
-def test_without_native_kernels_all_is_left_to_mlx():
-    assert_left_unchanged(*subject())
-
-
 def assert_left_unchanged(model, optimizer, dtype=mx.float32):
     before = flatten_arrays([model.state, optimizer.state])
     gradients = tree_map(lambda weight: weight.astype(dtype), model.trainable_parameters())

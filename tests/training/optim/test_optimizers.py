@@ -8,7 +8,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from benchmarks.config import read_config
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.store import Checkpoint
@@ -16,7 +16,7 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.training.checkpointer import final_state_digest, saved_arrays
 from mlxlab.training.optim.optimizers import flatten_arrays, newton_schulz
-from support.models import RandomBatches, fit, make_model, make_run, make_trainer, weights_of
+from support.models import RandomBatches, fit, make_model, make_run, make_trainer
 
 NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]
 RATES = {"sgd": 0.3, "lion": 1e-2, "muon": 5e-2}
@@ -39,22 +39,14 @@ def test_every_shipped_optimizer_is_tested():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_norms_biases_and_embeddings_are_never_decayed(name):
-    model = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Conv1d(4, 4, 3))
-    weights = {
-        "backbone": {
-            "embedding": model.layers[0].parameters(),
-            "norm": model.layers[1].parameters(),
-        },
-        "layers": [model.layers[2].parameters(), model.layers[3].parameters()],
-    }
+    layers = [nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Conv1d(4, 4, 3)]
+    embedding, norm, *others = [layer.parameters() for layer in layers]
+    weights = {"backbone": {"embedding": embedding, "norm": norm}, "layers": others}
     optimizer = new_optimizer(name, weight_decay=0.5)
     optimizer.init(weights)
     after = optimizer.apply_gradients(tree_map(mx.zeros_like, weights), weights)
-    moved = {
-        path
-        for path, leaf in tree_flatten(after)
-        if not mx.array_equal(leaf, dict(tree_flatten(weights))[path])
-    }
+    before = flatten_arrays(weights)
+    moved = {path for path, leaf in flatten_arrays(after).items() if (leaf != before[path]).any()}
     assert moved == {"layers.0.weight", "layers.1.weight"}
 
 
@@ -73,32 +65,18 @@ def test_every_optimizer_learns(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_ends_in_the_same_state_bit_for_bit(name):
     def train(steps: int, checkpoint: Checkpoint | None = None) -> Any:
-        trainer = make_trainer(
-            optimizer=optimizer_of(name), schedule=partial(_falling), max_steps=steps, epochs=None
-        )
+        options = {"schedule": partial(_falling), "max_steps": steps, "epochs": None}
+        trainer = make_trainer(optimizer=optimizer_of(name), **options)
         return fit(trainer, checkpoint=checkpoint, seed=2).state
 
     uninterrupted, half = train(8), train(4)
-    weights, moments = (
-        dict(tree_flatten(tree)) for tree in (half.model.parameters(), half.optimizer.state)
-    )
-    resumed = train(8, Checkpoint(None, 4, weights, moments, half.state_dict()))
+    resumed = train(8, Checkpoint(None, 4, *saved_arrays(half), half.state_dict()))
     assert final_state_digest(resumed) == final_state_digest(uninterrupted)
-    assert all(
-        np.array_equal(a, b) for a, b in zip(*map(_leaves, (resumed, uninterrupted)), strict=True)
-    )
 
 
 def _falling(*, peak: float, steps: int | None) -> Any:
     """A schedule that does not know the length of the run."""
     return lambda step: peak / (1.0 + step)
-
-
-def _leaves(state: Any) -> list[np.ndarray]:
-    return [
-        *weights_of(state.model).values(),
-        *(np.array(leaf) for leaf in flatten_arrays(state.optimizer.state).values()),
-    ]
 
 
 def test_newton_schulz_keeps_singular_vectors_and_brings_values_near_one():
@@ -112,40 +90,14 @@ def test_newton_schulz_keeps_singular_vectors_and_brings_values_near_one():
         np.testing.assert_allclose(u @ np.diag(values) @ v, orthogonal, atol=1e-4)
 
 
-def test_muon_takes_steps_as_large_as_those_of_adamw():
-    weights = {"a": mx.zeros((64, 256)), "b": mx.zeros((256, 64)), "c": mx.zeros((32, 4, 8))}
-    gradients = {
-        name: mx.random.normal(leaf.shape, key=mx.random.key(1)) for name, leaf in weights.items()
-    }
-    optimizer = new_optimizer("muon", weight_decay=0.0)
-    optimizer.init(weights)
-    for leaf in optimizer.apply_gradients(gradients, weights).values():
-        size = mx.sqrt(
-            mx.square(leaf).mean()
-        ).item()  # AdamW's steps are 0.2 to 0.4 of the learning rate (Liu et al. 2025)
-        assert 0.1 * 0.14 < size < 0.1 * 0.3
-
-
 def test_muon_leaves_embeddings_and_the_output_layer_to_adamw():
     weights = {"backbone": {"embedding": {"weight": mx.ones((4, 4))}, "w": mx.ones((4, 4))}}
     weights["head"] = {"out": {"weight": mx.ones((2, 4))}}
     optimizer = new_optimizer("muon")
     optimizer.init(weights)
-    moments = [sorted(path.rpartition(".")[0] for path in flatten_arrays(o.state) if path.endswith(".m")) for o in
-               optimizer.optimizers]  # fmt: skip
+    states = [flatten_arrays(each.state) for each in optimizer.optimizers]
+    moments = [[path[:-2] for path in state if path.endswith(".m")] for state in states]
     assert moments == [["backbone.w"], ["head.out.weight"], ["backbone.embedding.weight"]]
-
-
-def test_adafactor_stores_only_rows_and_columns_of_a_matrix():
-    weights = {"w": mx.ones((200, 300))}
-    elements = {}
-    for name in ("adamw", "adafactor"):
-        optimizer = new_optimizer(name)
-        optimizer.init(weights)
-        elements[name] = sum(
-            leaf.size for leaf in flatten_arrays(optimizer.state).values() if leaf.size > 1
-        )
-    assert elements == {"adamw": 2 * 200 * 300, "adafactor": 200 + 300}
 
 
 @pytest.mark.parametrize(("saved", "resumed"), [(a, b) for a in NAMES for b in NAMES if a != b])

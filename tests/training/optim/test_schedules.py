@@ -15,4 +15,6 @@ def test_a_decay_over_the_whole_run_needs_its_length(schedule):
 def test_a_warm_up_over_a_fraction_of_the_run_needs_its_length():
     with pytest.raises(ConfigError, match="unknown length"):
         wsd(0.5, 0.1, 0.2, peak=1.0, steps=None)
+    with pytest.raises(ConfigError, match="warmup"):
+        cosine(200, 0.0, peak=1.0, steps=100)
     assert wsd(5, 0.1, 0.2, peak=1.0, steps=None)(0).item() > 0

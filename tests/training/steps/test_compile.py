@@ -148,19 +148,6 @@ def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace
     assert traces == [0] * uncompiled + [1] * (uncompiled // 2 + 1) + [2]
 
 
-def test_the_time_of_a_part_of_the_step_counts_for_its_own_trace_alone(clock):
-    budget = CompileBudget("auto", ProcessGroup())
-    budget.trace_seconds, budget.saved = 5.0, 0.25
-    parts = [clock.doubling(seconds, budget) for seconds in (10.0, 2.0)]
-    traced = []
-    for _ in range(12):
-        for part in parts:
-            with budget.timed():
-                part(mx.ones(2))
-        traced.append([len(part.traces) for part in parts])
-    assert traced == [[0, 0]] * 2 + [[1, 0]] * 8 + [[1, 1]] * 2
-
-
 @pytest.mark.parametrize(
     ("variable", "value"), [("PATH", "/nowhere"), ("MLX_DISABLE_COMPILE", "1")]
 )
