@@ -189,7 +189,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 def remove_unused(folder: Path) -> None:
     """Removes a run folder whose only run was refused before training; one that holds anything else stays."""
-    names = {".hydra", ".lock", FILE, "inference", *(f"STATUS.{status}" for status in STATUSES)}
+    names = {".hydra", ".lock", FILE, LOG, "inference", *(f"STATUS.{each}" for each in STATUSES)}
     with suppress(OSError, InputNotFoundError, DataError):
         begun = read_run(folder).has_begun
         if not begun and {path.name for path in folder.iterdir()} <= names:
