@@ -97,7 +97,7 @@ def _step(loss: Loss, batch: Batch, V: int, compiled: bool) -> Callable[[], Any]
 
 def _loss(teachers: Teachers) -> DistillationLoss:
     return DistillationLoss(
-        0.5, 3.0, True, "forward", 0.0, [], None, loaded_teachers=teachers, task=LANGUAGE
+        0.5, 3.0, True, "forward", 0.0, None, loaded_teachers=teachers, task=LANGUAGE
     )
 
 
