@@ -13,7 +13,7 @@ from mlxlab.data.batch import FOLDS, Batch, TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.models.baselines.estimators import limit_scikit
 from mlxlab.models.baselines.mixture import OutOfFold, fit_mixture, mix, save_out_of_fold
-from mlxlab.models.baselines.readers import fit_boosting, fit_linear, trees_of
+from mlxlab.models.baselines.scikit_learn import fit_boosting, fit_linear, trees_of
 from mlxlab.models.tabular import (
     LinearReader,
     MarginReader,

@@ -20,7 +20,7 @@ from mlxlab.models.model import Model
 from mlxlab.models.pretrained.family import CNN_HYBRID, TABULAR, TRANSFORMER
 from mlxlab.models.pretrained.load import MLX_LM
 from mlxlab.models.pretrained.weights import export_family
-from mlxlab.models.zoo.published import cast_predicate, published_config, published_name
+from mlxlab.models.zoo.files import cast_predicate, published_config, published_name
 
 # How the name of a class of transformers ends.
 Ending = Literal["ForCausalLM", "ForMaskedLM", "ForSequenceClassification"]

@@ -14,7 +14,7 @@ from mlxlab.models.pretrained.family import BERT, SIZES, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.gguf_tokenizer import chat_template_from, tokenizer_from
 from mlxlab.models.pretrained.weights import FAMILIES, family_of, has_pooler
-from mlxlab.models.zoo.published import read_published_config
+from mlxlab.models.zoo.files import read_published_config
 from mlxlab.terminal.nearest import nearest_path
 from mlxlab.terminal.program import install_command
 

@@ -25,8 +25,8 @@ from mlxlab.models.pretrained.config import PretrainedConfig, read_config
 from mlxlab.models.pretrained.family import BERT, TRANSFORMER, Family, Node, split_arrays
 from mlxlab.models.pretrained.gguf import gguf_weights
 from mlxlab.models.transformer import Transformer
+from mlxlab.models.zoo.files import load_published_weights
 from mlxlab.models.zoo.mlx_lm import MlxLm
-from mlxlab.models.zoo.published import load_published_weights
 from mlxlab.terminal.wording import some
 
 FAMILIES: Sequence[Family] = (

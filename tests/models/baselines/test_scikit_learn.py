@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mlxlab.models.baselines.readers import fit_boosting, fit_linear, trees_of
+from mlxlab.models.baselines.scikit_learn import fit_boosting, fit_linear, trees_of
 from mlxlab.models.tabular import TreeReader, to_outputs
 
 RNG = np.random.default_rng(0)
