@@ -41,6 +41,7 @@ def settings_of(home, *overrides):
     return [*tiny, *data]
 
 
+@pytest.mark.slow
 def test_the_store_the_command_and_python_answer_the_same(home, monkeypatch):
     import mlflow
 
