@@ -145,10 +145,11 @@ def test_typed_values_are_written_as_from_a_parquet_file(tmp_path):
     }
     frame, names = pd.DataFrame(values), list(values)
     frame.to_parquet(tmp_path / "rows.parquet")
-    rows = Rows([open_rows(str(tmp_path / "rows.parquet"), Reading(), tmp_path / "cache")])
-    expected = rows.table(names, np.arange(2))
+    part = open_rows(str(tmp_path / "rows.parquet"), Reading(), tmp_path / "cache")
+    expected = Rows([part]).table(names, np.arange(2))
     assert to_table(frame, names) == expected
-    assert to_table(frame.to_dict("records"), names) == expected
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    assert to_table(rows, names) == expected
     numpy_lists = [{"list": [np.int64(1), np.int64(2)]}, {"list": np.array([3])}]
     assert to_table(numpy_lists, ["list"]) == {"list": expected["list"]}
 

@@ -22,33 +22,34 @@ WORDS = ("lovely", "dull", "long", "funny")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with `rows.csv` (texts with several labels), `run`, and `store.db`, where the run is recorded."""
+    """A folder with `rows.csv` (texts with several labels) and `run`."""
     path = tmp_path_factory.mktemp("served")
-    labels = [
-        ";".join(word for bit, word in enumerate(WORDS) if number >> bit & 1)
-        for number in range(90)
-    ]
-    lines = [
-        f"{n},A {label.replace(';', ' and ') or 'plain'} film no {n},{label}"
-        for n, label in enumerate(labels)
-    ]
-    (path / "rows.csv").write_text("\n".join(["id,text,label", *lines, ""]))
-    data = ["data=text_classification", "model=bert", f"data.source={path / 'rows.csv'}"]
-    data += ["data.label_delimiter=';'", "data.reading.missing=['',N/A]"]
-    store = ["tracking=mlflow", f"tracking.uri=sqlite:///{path / 'store.db'}", "tracking.wait=60"]
-    tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "tracking=mlflow")
-    succeed(*tiny, *data, *store[1:], f"hydra.run.dir={path / 'run'}")
-    register = ["register", str(path / "run"), "words", "alias=champion"]
-    register += [store[1].removeprefix("tracking.")]
-    succeed_here(*register, script="registry")
+    lines = ["id,text,label"]
+    for number in range(90):
+        label = ";".join(word for bit, word in enumerate(WORDS) if number >> bit & 1)
+        text = f"A {label.replace(';', ' and ') or 'plain'} film no {number}"
+        lines.append(f"{number},{text},{label}")
+    (path / "rows.csv").write_text("\n".join([*lines, ""]))
+    succeed_here(*settings_of(path), f"hydra.run.dir={path / 'run'}")
     return path
 
 
+def settings_of(home, *overrides):
+    data = ["data=text_classification", "model=bert", f"data.source={home / 'rows.csv'}"]
+    data += ["data.label_delimiter=';'", "data.reading.missing=['',N/A]"]
+    tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", *overrides)
+    return [*tiny, *data]
+
+
+@pytest.mark.slow
 def test_the_store_the_command_and_python_answer_the_same(home, monkeypatch):
     import mlflow
 
-    run, output, source = home / "run", home / "out.jsonl", home / "rows.csv"
-    registered = home / "registered.jsonl"
+    run, output, source = home / "stored", home / "out.jsonl", home / "rows.csv"
+    registered, store = home / "registered.jsonl", f"uri=sqlite:///{home / 'store.db'}"
+    tracking = ["tracking=mlflow", f"tracking.{store}", "tracking.wait=60"]
+    succeed(*settings_of(home, *tracking), f"hydra.run.dir={run}")
+    succeed_here("register", str(run), "words", "alias=champion", store, script="registry")
     assert predict([f"run={run}", f"input={source}", f"output={output}"]) == 0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/store.db")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")

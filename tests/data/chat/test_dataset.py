@@ -197,6 +197,10 @@ def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
         assert time.perf_counter() - start < 10, seed
 
 
+def records_of(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def write_chats(folder, name, records):
     """The same conversations in a format that the name says."""
     path = folder / name
@@ -218,7 +222,7 @@ def write_chats(folder, name, records):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet", "a.csv"])
 def test_every_format_gives_the_same_conversations_and_resumes(new_data, file, tmp_path, name):
-    records = [json.loads(line) for line in file.read_text().splitlines()]
+    records = records_of(file)
     for record in records[::3]:
         record["messages"][1]["weight"] = 0
         record["messages"] += [record["messages"][0], {"role": "assistant", "content": "c"}]
@@ -237,7 +241,7 @@ def test_every_format_gives_the_same_conversations_and_resumes(new_data, file, t
 
 @pytest.mark.parametrize(("name", "row"), [("a.jsonl", 7), ("a.csv", 8), ("a.parquet", "row 7")])
 def test_a_malformed_row_is_named_or_skipped(new_data, file, tmp_path, name, row):
-    records = [json.loads(line) for line in file.read_text().splitlines()] * 6
+    records = records_of(file) * 6
     records[6] = {"messages": [{"role": "user", "content": "no answer"}]}
     source = write_chats(tmp_path, name, records)
     with pytest.raises(DataError, match=rf"{name}:{row}: a conversation without an answer"):
@@ -249,7 +253,7 @@ def test_a_malformed_row_is_named_or_skipped(new_data, file, tmp_path, name, row
 
 
 def test_a_conversation_that_cannot_be_encoded_is_named_or_skipped(new_data, file, tmp_path):
-    records = [*map(json.loads, file.open())] * 6
+    records = records_of(file) * 6
     content = {"role": "user", "content": "a<eos>"}
     records[6] = {"messages": [content, *records[0]["messages"][1:]]}
     source = write_chats(tmp_path, "a.jsonl", records)
@@ -262,6 +266,6 @@ def test_a_conversation_that_cannot_be_encoded_is_named_or_skipped(new_data, fil
 
 
 def test_columns_that_are_not_read_are_named(new_data, file, tmp_path):
-    records = [record | {"id": 1, "origin": "x"} for record in map(json.loads, file.open())]
+    records = [record | {"id": 1, "origin": "x"} for record in records_of(file)]
     data = new_data(source=write_chats(tmp_path, "a.jsonl", records))
     assert any("id, origin" in line for line in data.sources)

@@ -60,7 +60,6 @@ def test_the_text_supports_tokens_that_occur_64_times_on_average():
     assert size_by_data(per_token, 10**9) == 2048
 
 
-@pytest.mark.slow
 def test_a_text_of_a_megabyte_gets_thousands_of_tokens(tmp_path):
     """512 tokens, which the data limit once gave it, doubled the length of its rows."""
     generator = random.Random(0)
