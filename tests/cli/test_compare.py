@@ -171,7 +171,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     assert methods == ["teacher", "this model", "student alone", "majority"]
     assert "this model: Better than majority class. Improvement over majority class +0." in table
     row = next(row for row in table_rows(comparison) if row[0] == "distilled")
-    assert row[-3:] == ["100", "50", "3"]
+    assert row[-3:] == ["1,000", "50", "3"]
     assert (tmp_path / "comparison.html").read_text().count("<svg") == 2
 
 

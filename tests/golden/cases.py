@@ -17,6 +17,7 @@ RENAMED: dict[str, str] = {
 
 # Keys and groups that no longer exist, without an effect on any case.
 REMOVED: set[str] = {
+    "callbacks.growth.on_error",
     "data.batching.tokens",
     "data.categorical",
     "data.labels",

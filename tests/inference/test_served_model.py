@@ -1,8 +1,18 @@
 """A model of labels from the MLflow store answers the numbers of `predict` and of the Python API."""
 
 import json
+import os
 import re
+import signal
+import socket
 import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import pandas as pd
 import pytest
@@ -11,7 +21,7 @@ import mlxlab
 from mlxlab.checkpoint.arrays import digest
 from mlxlab.evaluation.parts.initial_weights import find_weights
 from support.commands import command
-from support.processes import succeed, succeed_here, tiny_overrides
+from support.processes import environment, succeed, succeed_here, tiny_overrides
 
 evaluate = command("evaluate")
 predict = command("predict")
@@ -39,6 +49,51 @@ def settings_of(home, *overrides):
     data += ["data.label_delimiter=';'", "data.reading.missing=['',N/A]"]
     tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", *overrides)
     return [*tiny, *data]
+
+
+@contextmanager
+def served(home, model):
+    """The address of `mlflow models serve`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["models", "serve", "-m", f"models:/{model}", "--env-manager", "local", "--port"]
+    command += [str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # of the server that mlflow starts
+    uri = f"sqlite:///{home / 'http.db'}"
+    env = environment(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_TRACKING_URI=uri, PATH=path)
+    log = (home / "serve.log").open("w")
+    arguments = {"cwd": home, "env": env, "stdout": log, "stderr": log, "start_new_session": True}
+    process = subprocess.Popen([sys.executable, "-m", "mlflow", *command], **arguments)
+    try:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            with suppress(URLError, ConnectionError):
+                if urlopen(f"http://127.0.0.1:{port}/ping").status == 200:
+                    break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        log.close()
+
+
+@pytest.mark.fault_injection  # the slow ones: a server takes seconds to start
+def test_a_server_answers_over_http_what_predict_writes(home):
+    run, output, source = home / "logged", home / "http.jsonl", home / "rows.csv"
+    tracking = ["tracking=mlflow", f"tracking.uri=sqlite:///{home}/http.db", "tracking.wait=60"]
+    succeed(*settings_of(home, *tracking), f"hydra.run.dir={run}")
+    assert predict([f"run={run}", f"input={source}", f"output={output}"]) == 0
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    with sqlite3.connect(f"file:{home}/http.db?mode=ro", uri=True) as connection:
+        [(model,)] = connection.execute("select model_id from logged_models")
+    rows = [{"text": line.split(",")[1]} for line in source.read_text().splitlines()[1:]]
+    body = json.dumps({"dataframe_records": rows}).encode()
+    headers = {"Content-Type": "application/json"}
+    with served(home, model) as address, urlopen(Request(address, body, headers)) as response:
+        answers = json.load(response)["predictions"]
+    assert [{"row": number, **answer} for number, answer in enumerate(answers, 1)] == lines
 
 
 @pytest.mark.slow

@@ -31,7 +31,9 @@ def plain_rows(count):
 def write_rows(path, table):
     """Writes rows in the format that the name says; the column `number` as numbers, where the format has them."""
     path.parent.mkdir(exist_ok=True)
-    columns = table | {"number": [*map(int, table["number"])]}
+    columns = dict(table)
+    if "number" in table:
+        columns["number"] = [*map(int, table["number"])]
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return write_records(path, rows)
 

@@ -11,7 +11,7 @@ import pyarrow
 from pyarrow import parquet
 
 FORMATS = ["jsonl", "jsonl.gz", "jsonl.zst", "jsonl.xz", "json", "csv", "csv.gz", "csv.bz2", "tsv"]
-FORMATS += ["parquet", "arrow", "txt", "txt.gz"]
+FORMATS += ["parquet", "txt", "txt.gz"]
 
 
 def make_texts(count=300):

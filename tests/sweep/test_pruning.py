@@ -129,10 +129,3 @@ def test_rungs_are_the_length_of_a_run_divided_by_powers_of_the_factor(changes, 
 def test_budgets_that_do_not_fit_the_run_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         read(**changes)
-
-
-def test_hyperband_distributes_trials_by_the_shares_of_its_brackets():
-    hyperband = SuccessiveHalving([1, 3, 9], 3, sign=1, num_brackets=4)
-    counts = Counter(hyperband.first_budget(number) for number in range(4900))
-    for budget, share in {1: 27, 3: 12, 9: 6, None: 4}.items():  # Li et al. 2018, table 1, R = 27
-        assert counts[budget] == pytest.approx(100 * share, rel=0.1)

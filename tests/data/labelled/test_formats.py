@@ -6,7 +6,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from mlxlab.data.labelled.dataset import LabelledDataset
@@ -73,12 +72,6 @@ def plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def write_arrow(frame, path):
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    with pa.ipc.new_file(path, table.schema) as writer:
-        writer.write_table(table, max_chunksize=7)
-
-
 def write_json_lines(frame, path):
     rows = [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -88,7 +81,6 @@ WRITERS = {
     "csv": lambda frame, path: frame.to_csv(path, index=False),
     "jsonl": write_json_lines,
     "parquet": lambda frame, path: frame.to_parquet(path),
-    "arrow": write_arrow,
 }
 FORMATS = [*WRITERS, "frame", "dicts"]
 

@@ -43,7 +43,7 @@ def test_each_operation_that_is_not_done_has_a_row():
     rows = rows_of([DEEPER, rate, WIDER], new_state())
     final = Architecture(NODE | {"num_layers": 4, "intermediate_size": 20}, 23)
     assert [row[1] for row in rows] == ["", "deeper", "rate", "wider"]
-    assert rows[1][3] == "objective < 4, then evaluate"
+    assert rows[1][3] == "objective < 4"
     assert rows[2][4] == rows[1][4]
     assert rows[3][4] == f"{count_parameters(new_model(final, CLASSES)):,}"
     progress = GrowthProgress(done=["deeper"], hashes=["a"], step=6)

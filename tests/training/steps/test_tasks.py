@@ -61,7 +61,7 @@ def named_losses(kind):
 
 def distillation(kind):
     teachers = Teachers(Ensemble([FrozenModel(model_of(kind, seed=1))], kind=kind))
-    settings = (0.5, 3.0, True, "forward", 0.0, [], None)
+    settings = (0.5, 3.0, True, "forward", 0.0, None)
     return DistillationLoss(*settings, loaded_teachers=teachers, task=TASKS[kind])
 
 
