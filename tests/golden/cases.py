@@ -29,6 +29,8 @@ REMOVED: set[str] = {
     "data.vocabulary",
     "model.no_rope_layers",
     "trainer.async_steps",
+    "trainer.loss.feature_matching",
+    "trainer.loss.losses.distillation.feature_matching",
     "trainer.step.cpu_streams",
 }
 
