@@ -25,7 +25,6 @@ STARTS = {
     "json": b'[{"text": "a", "label": "b"}\n',
     "txt": b"",
     "parquet": b"PAR1",
-    "arrow": b"ARROW1\0\0",
 }
 
 
@@ -75,7 +74,7 @@ def test_an_endless_record_is_refused_within_seconds(tmp_path, name):
     assert len(str(raised.value)) < 600
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet", "arrow", "txt.gz", "csv.xz"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet", "txt.gz", "csv.xz"])
 def test_damaged_files_end_in_one_line(tmp_path, ending):
     """Cut off and overwritten files: rows, or a DataError."""
     path = tmp_path / f"bad.{ending}"
@@ -124,7 +123,7 @@ SLOW = pytest.mark.fault_injection
     [
         "csv",
         "parquet",
-        *(pytest.param(each, marks=SLOW) for each in ("jsonl", "txt", "arrow", "csv.gz")),
+        *(pytest.param(each, marks=SLOW) for each in ("jsonl", "txt", "csv.gz")),
     ],
 )
 def test_a_file_of_ten_times_the_memory_limit_streams_within_it(tmp_path, ending):
