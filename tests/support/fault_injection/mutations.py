@@ -87,7 +87,7 @@ def _replace_by_other_kind(rng: random.Random, path: Path, canary: Path) -> str:
         path.mkdir()
     elif kind == "huge":
         with path.open("wb") as file:
-            file.truncate(2**34)  # sparse
+            file.truncate(2**42)  # sparse; more than any disk has free
     return kind
 
 
