@@ -73,7 +73,9 @@ def test_a_student_starts_from_new_weights_or_from_those_of_the_previous_one(tmp
     difference = {}
     for option in ("previous_students=independent", "round_init=previous"):
         options = ["trainer.distillation.rounds=2", f"trainer.distillation.{option}"]
-        folder = train_run(tmp_path / option, *options, "trainer.learning_rate=1e-9")
+        folder = train_run(
+            tmp_path / option.partition("=")[2], *options, "trainer.learning_rate=1e-9"
+        )
         weights = [last_weights(folder / "rounds" / name) for name in "12"]
         difference[option] = max_abs_difference(*weights)
     assert difference["previous_students=independent"] > 1e-2
